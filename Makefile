@@ -1,0 +1,53 @@
+# make demo   the main job on a trained network, from set-up to a verified Lava run
+# make test   lint, types and the whole test suite
+# Both do all the set-up that they need and are quick where nothing changed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+# The first Python >= 3.11 that runs; set PYTHON=... to choose another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test lint types pytest install lava zoo clean
+
+demo: lava
+	$(BIN)/pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits --force
+
+test: lint types pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy follows an installed package, so a plain copy is installed for it.
+types: $(STAMP)
+	@rm -rf build/types
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/types .
+	MYPYPATH=build/types $(BIN)/mypy --package pspike_deploy
+
+# The tests run Lava in both kinds of environment.
+pytest: lava
+	$(BIN)/pspike lava setup --way shim --quiet
+	$(BIN)/pytest -n $(JOBS) -q
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "pspike-deploy needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+lava: $(STAMP)
+	$(BIN)/pspike lava setup --quiet
+
+# Train the networks of the zoo again (a few minutes); overwrites checkpoints and cards.
+zoo: $(STAMP)
+	$(BIN)/pspike train p_spikessm_digits --force
+	$(BIN)/pspike train p_spikessm_digits_linear --force
+
+clean:
+	rm -rf $(VENV) build *.egg-info
