@@ -1,0 +1,1 @@
+"""Fixed-point formats and counter-based noise."""
