@@ -1,0 +1,1 @@
+"""The graph: node types with their equations, semantics, files, audit, digest."""

@@ -1,0 +1,116 @@
+"""Audit rules of the dialect's node types: fields, shapes, and what an integer graph must state.
+
+Field names and kinds come from the dataclasses in ``nodes.py``; this table adds the shapes that
+their docstrings name, with one letter per length that must agree within a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+
+from pspike_deploy.graph.core_types import (
+    FieldValues,
+    Ports,
+    Shape,
+    TypeRule,
+    lengths,
+    shape_text,
+)
+from pspike_deploy.graph.layout import field_kind
+from pspike_deploy.graph.nodes import NODE_TYPES
+
+_Pattern = dict[str, tuple[str | int, ...]]
+_NEURONS: Final = ("n",)
+
+#: Axes of every array; a letter stands for one length within the node, a number for itself.
+_PATTERNS: Final[dict[str, _Pattern]] = {
+    "ChannelAffine": {"a": _NEURONS, "b": _NEURONS},
+    "BatchNorm": dict.fromkeys(("gain", "bias", "mean", "variance"), _NEURONS),
+    "Bernoulli": {"a": _NEURONS, "b": _NEURONS},
+    "DiagonalSSM": {**dict.fromkeys(("a_bar", "b_bar", "c"), ("n", "m", 2)), "d": _NEURONS},
+    "Activation": {"table": ("entries",)},
+    "Sum": {},
+    "MeanPool": {},
+    "Quantize": {},
+}
+_KINDS: Final = {
+    "Array": "array",
+    "Shape": "shape",
+    "str": "text",
+    "int": "integer",
+    "float": "number",
+}
+
+
+def _disagreement(pattern: _Pattern) -> Callable[[FieldValues], str]:
+    def disagreement(values: FieldValues) -> str:
+        known: dict[str, tuple[int, str]] = {}
+        for name, axes in pattern.items():
+            array = values.get(name)
+            if not isinstance(array, np.ndarray):
+                continue
+            if array.ndim != len(axes):
+                return f"{name} {shape_text(array.shape)} does not have {len(axes)} axes"
+            for length, axis in zip(array.shape, axes, strict=True):
+                if isinstance(axis, int) and length != axis:
+                    return f"the last axis of {name} {shape_text(array.shape)} is not {axis}"
+                if isinstance(axis, str) and known.setdefault(axis, (length, name))[0] != length:
+                    other = values[known[axis][1]]
+                    return (
+                        f"{name} {shape_text(array.shape)}, "
+                        f"{known[axis][1]} {shape_text(other.shape)}"
+                    )
+        return ""
+
+    return disagreement
+
+
+def _ports(pattern: _Pattern) -> Callable[[FieldValues, Shape | None], Ports]:
+    vectors = [name for name, axes in pattern.items() if axes == _NEURONS]
+
+    def ports(values: FieldValues, arriving: Shape | None) -> Ports:
+        if not vectors:
+            shape = lengths(values.get("shape"))
+            return shape, shape
+        array = values.get(vectors[0])
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or _disagreement(pattern)(values):
+            return None, None
+        return array.shape, array.shape
+
+    return ports
+
+
+#: Rule by type name of the node types that only the dialect has.
+DIALECT_TYPES: Final[dict[str, TypeRule]] = {
+    name: TypeRule(
+        fields={field.name: _KINDS[field_kind(field)] for field in fields(NODE_TYPES[name])},
+        ports=_ports(pattern),
+        shapes=_disagreement(pattern),
+    )
+    for name, pattern in _PATTERNS.items()
+}
+
+
+@dataclass(frozen=True)
+class IntegerRule:
+    """What an integer graph states about a node: rounding rule and tensors with a format."""
+
+    rounding: str
+    tensors: tuple[str, ...] = ()
+
+
+#: The table of ``docs/semantics.md``, section 3; other types cannot stand in an integer graph.
+INTEGER_TYPES: Final[dict[str, IntegerRule]] = {
+    "Quantize": IntegerRule("half_up"),
+    "Linear": IntegerRule("exact", ("weight",)),
+    "ChannelAffine": IntegerRule("half_up", ("a", "b")),
+    "Bernoulli": IntegerRule("half_up", ("a", "b")),
+    "DiagonalSSM": IntegerRule("toward_zero", ("a_bar", "b_bar", "c", "d", "state")),
+    "Activation": IntegerRule("toward_zero", ("table",)),
+    "Sum": IntegerRule("exact"),
+    "MeanPool": IntegerRule("half_up", ("state",)),
+}

@@ -1,0 +1,271 @@
+"""The node types: NIR's own that we execute, and the dialect's for what NIR lacks.
+
+One frozen dataclass each, with its equation, shapes and units. A node holds parameters only; what
+is done with it stands in tables elsewhere, one function per node type and question (float step,
+integer step, range, format choice, Lava operation), so a new neuron is one dataclass and one
+function in each table.
+
+Time is discrete: ``t`` counts steps from 0 within a sample. ``x[t]`` is a node's input and
+``y[t]`` its output, vectors over neurons unless a docstring says otherwise. States start at zero.
+
+In an *integer* graph the same parameters hold integers; their binary points stand in
+``Graph.semantics.quantization`` and their arithmetic in ``docs/semantics.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """Base of all nodes. ``core`` tells NIR's own types from the dialect's."""
+
+    core: ClassVar[bool] = False
+    #: Number of inputs: exactly one unless ``many_inputs``.
+    many_inputs: ClassVar[bool] = False
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one time step of the input, without the batch."""
+        raise NotImplementedError
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of one time step of the output, without the batch."""
+        return self.input_shape
+
+    def parameters(self) -> Iterator[tuple[str, Any]]:
+        """Field names and values in the order of the constructor."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Node):
+    """Entry of the graph: y[t] = x[t]. ``shape``: shape of one time step."""
+
+    core: ClassVar[bool] = True
+    shape: Shape
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Output(Node):
+    """Exit of the graph: y[t] = x[t]. ``shape``: shape of one time step."""
+
+    core: ClassVar[bool] = True
+    shape: Shape
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Node):
+    """Dense synapses: y[t] = W x[t], ``weight`` (out, in)."""
+
+    core: ClassVar[bool] = True
+    weight: Array
+
+    @property
+    def input_shape(self) -> Shape:
+        return (self.weight.shape[1],)
+
+    @property
+    def output_shape(self) -> Shape:
+        return (self.weight.shape[0],)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Node):
+    """Dense synapses with bias: y[t] = W x[t] + b, ``weight`` (out, in), ``bias`` (out,)."""
+
+    core: ClassVar[bool] = True
+    weight: Array
+    bias: Array
+
+    @property
+    def input_shape(self) -> Shape:
+        return (self.weight.shape[1],)
+
+    @property
+    def output_shape(self) -> Shape:
+        return (self.weight.shape[0],)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelAffine(Node):
+    """Gain and offset per neuron: y[t] = a * x[t] + b, ``a`` and ``b`` (neurons,)."""
+
+    a: Array
+    b: Array
+
+    @property
+    def input_shape(self) -> Shape:
+        return tuple(self.a.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Node):
+    """Batch normalisation in evaluation mode, per neuron.
+
+    y[t] = gain * (x[t] - mean) / sqrt(variance + epsilon) + bias; all (neurons,) but the float
+    ``epsilon``.
+    """
+
+    gain: Array
+    bias: Array
+    mean: Array
+    variance: Array
+    epsilon: float
+
+    @property
+    def input_shape(self) -> Shape:
+        return tuple(self.gain.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Bernoulli(Node):
+    """Stochastic spike: y[t] = 1 if u[t] < p[t] else 0, with p[t] = clamp(a * x[t] + b, 0, 1).
+
+    ``u`` is uniform on [0, 1), one number per sample, step and neuron of the sampling site ``site``
+    (an integer, unique in the graph). The compare is strict: p = 0 never fires, p = 1 always does.
+    ``a`` and ``b`` (neurons,). P-SpikeSSM, arXiv 2406.02923.
+    """
+
+    a: Array
+    b: Array
+    site: int
+
+    @property
+    def input_shape(self) -> Shape:
+        return tuple(self.a.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalSSM(Node):
+    """Complex diagonal state-space model per neuron, already discretised.
+
+    z[t] = A z[t-1] + B x[t],  y[t] = Re(sum over modes of C z[t]) + D x[t],  z[-1] = 0.
+
+    ``a_bar``, ``b_bar``, ``c``: (neurons, modes, 2), the last axis being (real, imaginary);
+    ``d`` (neurons,). Of a conjugate pair of modes one is stored, and ``c`` contains the factor 2.
+    S4D: arXiv 2206.11893.
+    """
+
+    a_bar: Array
+    b_bar: Array
+    c: Array
+    d: Array
+
+    @property
+    def input_shape(self) -> Shape:
+        return tuple(self.d.shape)
+
+    @property
+    def modes(self) -> int:
+        """Number of stored complex modes per neuron."""
+        return int(self.a_bar.shape[1])
+
+
+#: Pointwise functions that :class:`Activation` knows.
+ACTIVATION_KINDS = ("gelu", "relu")
+
+
+@dataclass(frozen=True, eq=False)
+class Activation(Node):
+    """Pointwise function, y[t] = f(x[t]).
+
+    ``kind``: ``relu``: max(x, 0); ``gelu``: x (1 + erf(x / sqrt 2)) / 2, the exact form.
+    ``shape``: (neurons,). ``table``: empty in a float graph; in an integer graph samples of
+    T(v) = relu(v) - gelu(v) for v = 0, 2**-s, 2 * 2**-s, …, with s = ``table_step_bits``
+    (relu(v) - gelu(v) is an even function, so one side is enough).
+    """
+
+    kind: str
+    shape: Shape
+    table: Array
+    table_step_bits: int = 0
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Node):
+    """Sum of all inputs of one step, y[t] = x1[t] + x2[t] + …; ``shape``: (neurons,)."""
+
+    many_inputs: ClassVar[bool] = True
+    shape: Shape
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class MeanPool(Node):
+    """Running mean over time, y[t] = (x[0] + … + x[t]) / (t + 1); ``shape``: (neurons,).
+
+    The value after the last step is the mean over the sequence.
+    """
+
+    shape: Shape
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Quantize(Node):
+    """Turns real input into integers: y[t] = floor(x[t] * 2**fraction_bits + 1/2).
+
+    Only in integer graphs, right behind ``Input``; the host computes it. The format is the node's
+    output format. ``shape``: (features,).
+    """
+
+    shape: Shape
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.shape
+
+
+#: Every node type by the name that stands in files.
+NODE_TYPES: dict[str, type[Node]] = {
+    cls.__name__: cls
+    for cls in (
+        Input,
+        Output,
+        Linear,
+        Affine,
+        ChannelAffine,
+        BatchNorm,
+        Bernoulli,
+        DiagonalSSM,
+        Activation,
+        Sum,
+        MeanPool,
+        Quantize,
+    )
+}
+
+
+def parameter_count(node: Node) -> int:
+    """Number of stored parameters: elements of all arrays of the node."""
+    return sum(value.size for _, value in node.parameters() if isinstance(value, np.ndarray))
