@@ -1,0 +1,1 @@
+"""Networks in PyTorch, their checkpoints, data sets and training recipes."""

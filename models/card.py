@@ -1,0 +1,196 @@
+"""Model cards: the facts about a trained network, measured by code and written beside its weights.
+
+A card is one set of facts in two forms, ``<name>.json`` and ``<name>.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from pspike_deploy.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pspike_deploy.models.datasets import Dataset, load_dataset
+from pspike_deploy.models.recipes import find_recipe
+from pspike_deploy.models.train import TrainingResult, evaluate, firing_rates, predict
+from pspike_deploy.numerics.noise import Noise
+
+CARD_DRAWS: Final = 20
+CARD_NOISE_SEED: Final = 0
+NORMAL_QUANTILE: Final = 1.959963984540054  #: of the standard normal law at 97.5 %
+
+
+def publish(result: TrainingResult, folder: Path | str) -> dict[str, Any]:
+    """Write ``<recipe>.pt`` with its card ``<recipe>.md`` and ``<recipe>.json`` into a folder.
+
+    Args:
+        result: a trained network.
+        folder: an existing folder; files of these names are replaced.
+
+    Returns:
+        The facts of the card, plain data.
+
+    Raises:
+        PspikeError: as :func:`~pspike_deploy.models.checkpoint.save_checkpoint`.
+        OSError: the folder cannot be written.
+    """
+    name, folder = str(result.training["recipe"]), Path(folder)
+    # Measured before anything of this name appears, so that an interruption leaves no half.
+    with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder) as hidden:
+        path = Path(hidden) / f"{name}.pt"
+        save_checkpoint(path, result.network, data=result.data, training=result.training)
+        facts = measure(name, load_checkpoint(path))
+        facts["training"]["seconds"] = round(result.seconds, 1)
+        text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        path.with_suffix(".json").write_text(text, encoding="utf-8")
+        path.with_suffix(".md").write_text(render(facts), encoding="utf-8")
+        for written in sorted(Path(hidden).iterdir()):
+            written.replace(folder / written.name)
+    return facts
+
+
+def measure(name: str, checkpoint: Checkpoint, draws: int = CARD_DRAWS) -> dict[str, Any]:
+    """Measure the facts of a card on the test samples of the checkpoint's data set.
+
+    Args:
+        name: of the recipe.
+        checkpoint: with ``data["name"]`` a data set of this project.
+        draws: evaluations with sampled spikes.
+
+    Returns:
+        Plain data. Accuracies are shares in [0, 1], firing rates spikes per neuron and step.
+    """
+    data = checkpoint.data or {}
+    dataset = load_dataset(str(data.get("name")))
+    noise = Noise.philox(CARD_NOISE_SEED)
+    network = checkpoint.network
+    rates = firing_rates(network, dataset.test_x, noise)
+    return {
+        "name": name,
+        "architecture": "p_spikessm",
+        "file": {"name": f"{name}.pt", "sha256": checkpoint.sha256},
+        "config": checkpoint.config.to_dict(),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "data": data,
+        "training": {
+            **checkpoint.training,
+            "choice_of_settings": "on a stratified fifth of the training samples; "
+            "the test samples were used for this card only",
+        },
+        "accuracy": _accuracies(checkpoint, dataset, noise, draws),
+        "firing_rates": {
+            f"block{site // 2}.site{site % 2}": round(float(rate), 5)
+            for site, rate in enumerate(rates)
+        },
+        "torch": str(torch.__version__),
+        "reproduce": _command(name, checkpoint.training),
+    }
+
+
+def _command(name: str, training: Mapping[str, Any]) -> str:
+    words = ["pspike", "train", name]
+    if training["seed"] != 0:
+        words += ["--seed", str(training["seed"])]
+    if training["settings"]["epochs"] != find_recipe(name).epochs:
+        words += ["--epochs", str(training["settings"]["epochs"])]
+    return " ".join(words)
+
+
+def _accuracies(
+    checkpoint: Checkpoint, dataset: Dataset, noise: Noise, draws: int
+) -> dict[str, Any]:
+    x, y = dataset.test_x, dataset.test_y
+    per_draw = evaluate(checkpoint.network, x, y, noise, draws)
+    mean_field = float((predict(checkpoint.network, x, None).argmax(axis=1) == y).mean())
+    mean = float(per_draw.mean())
+    # The interval says what 360 samples can tell: the draws share them, so they do not narrow it.
+    low, high = wilson_interval(mean, len(y))
+    return {
+        "samples": len(y),
+        "draws": draws,
+        "noise": noise.describe(),
+        "mean": round(mean, 5),
+        "std": round(float(np.std(per_draw, ddof=1)), 5),
+        "per_draw": [round(float(value), 5) for value in per_draw],
+        "binomial_95": [round(low, 5), round(high, 5)],
+        "mean_field": round(mean_field, 5),
+    }
+
+
+def wilson_interval(share: float, samples: int) -> tuple[float, float]:
+    """The 95 % score interval of a binomial share (Wilson, JASA 22, 1927)."""
+    z2 = NORMAL_QUANTILE**2
+    centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
+    spread = share * (1 - share) / samples + z2 / (4 * samples**2)
+    half = NORMAL_QUANTILE * math.sqrt(spread) / (1 + z2 / samples)
+    return centre - half, centre + half
+
+
+def render(facts: Mapping[str, Any]) -> str:
+    """The card as Markdown."""
+    accuracy, data, training = facts["accuracy"], facts["data"], facts["training"]
+    low, high = accuracy["binomial_95"]
+    settings = training["settings"]
+    lines = [
+        f"# {facts['name']}",
+        "",
+        _summary(facts),
+        "",
+        "| accuracy on the test samples | |",
+        "|---|---|",
+        f"| one draw, mean of {accuracy['draws']} draws | {_percent(accuracy['mean'])} |",
+        f"| standard deviation over draws | {_percent(accuracy['std'])} |",
+        f"| binomial 95 % interval ({accuracy['samples']} samples, Wilson) "
+        f"| {_percent(low)} to {_percent(high)} |",
+        f"| mean field (spikes replaced by their probabilities) "
+        f"| {_percent(accuracy['mean_field'])} |",
+        "",
+        f"Per draw: {', '.join(_percent(value) for value in accuracy['per_draw'])}.",
+        f"Noise: {accuracy['noise']['kind']}, seed {accuracy['noise']['seed']}, "
+        f"draws 0 to {accuracy['draws'] - 1}; no averaging of draws.",
+        "",
+        "| spike site | mean firing rate (spikes per neuron and step) |",
+        "|---|---|",
+        *(f"| {site} | {rate:.4f} |" for site, rate in facts["firing_rates"].items()),
+        "",
+        "## Data",
+        "",
+        *(f"- {key}: {data[key]}" for key in ("source", "licence", "encoding", "split")),
+        f"- SHA-256 of the test positions (little-endian int64): `{data['test_index_sha256']}`",
+        "",
+        "## Training",
+        "",
+        f"- optimiser: {training['optimizer']}, "
+        + ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name"),
+        f"- seed {training['seed']}, {training['seconds']} s on one CPU thread, "
+        f"torch {training['torch']}; trained with sampled spikes",
+        f"- settings chosen {training['choice_of_settings']}",
+        "",
+        "## File",
+        "",
+        f"- `{facts['file']['name']}`, SHA-256 `{facts['file']['sha256']}`",
+        f"- {facts['parameters']:,} parameters; configuration: "
+        + ", ".join(f"{key} {value}" for key, value in facts["config"].items()),
+        f"- to reproduce: `{facts['reproduce']}` (equal weights on one machine with one torch)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(facts: Mapping[str, Any]) -> str:
+    config = facts["config"]
+    return (
+        f"P-SpikeSSM (causal S4D-Lin, {config['n_layers']} blocks, {config['d_model']} neurons, "
+        f"state dimension {config['d_state']}, mixer activation {config['mixer_activation']}) "
+        f"on {facts['data']['name']}. Weights: same licence as the project; trained on data under "
+        f"{facts['data']['licence']}."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,300 @@
+"""The checkpoint format of this project: plain data and tensors, and nothing that runs.
+
+A checkpoint is a file written by ``torch.save`` that holds one dictionary with exactly these keys:
+
+==============  ===================================================================================
+key             value
+==============  ===================================================================================
+format          ``"pspike-checkpoint"``
+version         ``1``; a reader refuses a version that it does not know
+architecture    ``"p_spikessm"``
+config          every field of :class:`~pspike_deploy.models.config.PSpikeSSMConfig`, no other
+state_dict      every parameter and buffer by name; float32, counters int64; all finite
+data            ``None``, or plain data on the data set; ``name`` is one of
+                :mod:`pspike_deploy.models.datasets`
+training        plain data on how the weights were made; may be empty
+==============  ===================================================================================
+
+Plain data are None, bool, int, finite float, str, and lists and string-keyed dictionaries of them.
+With M = d_state / 2, H = d_model and S = 2 for two-sided kernels, else 1, the tensors are:
+
+===========================================  =======================  =============================
+name                                         shape                    meaning
+===========================================  =======================  =============================
+encoder.weight, encoder.bias                 (H, d_input), (H)        linear encoder
+blocks.{i}.inp_a, inp_b, out_a, out_b        (H)                      affine maps around the SSM
+blocks.{i}.ssm.inv_dt                        (H, 1)                   step size before softplus
+blocks.{i}.ssm.A_real, A_imag                (1, M)                   log(-Re lambda), -Im lambda
+blocks.{i}.ssm.B                             (1, 1, M, 2)             input vector (real, imag)
+blocks.{i}.ssm.C                             (S, H, M, 2)             output vector (real, imag)
+blocks.{i}.ssm.D                             (1, H)                   direct term
+blocks.{i}.mixer.weight, bias                (H, H), (H)              dense synapses of the mixer
+blocks.{i}.norm.weight, bias,                (H)                      BatchNorm
+running_mean, running_var
+blocks.{i}.norm.num_batches_tracked          ()                       int64
+norm.*                                       as blocks.{i}.norm.*     only if prenorm
+decoder.weight, decoder.bias                 (n_classes, H), ...      linear decoder
+===========================================  =======================  =============================
+
+Equal content gives equal bytes with one torch version. Loading is described in
+:mod:`pspike_deploy.models.archive`; it never runs code from the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.models.archive import MAX_FILE_BYTES, load_plain
+from pspike_deploy.models.config import PSpikeSSMConfig
+from pspike_deploy.models.p_spikessm import PSpikeSSM
+
+FORMAT: Final = "pspike-checkpoint"
+VERSION: Final = 1
+ARCHITECTURE: Final = "p_spikessm"
+KEYS: Final = ("format", "version", "architecture", "config", "state_dict", "data", "training")
+MAX_PLAIN_ITEMS: Final = 100_000
+MAX_PLAIN_DEPTH: Final = 16
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        network: the network, in evaluation mode, on the CPU.
+        config: its configuration.
+        data: plain data on the data set, or None.
+        training: plain data on how the weights were made.
+        sha256: hash of the file, hexadecimal.
+    """
+
+    network: PSpikeSSM
+    config: PSpikeSSMConfig
+    data: dict[str, Any] | None
+    training: dict[str, Any]
+    sha256: str
+
+
+def save_checkpoint(
+    path: Path | str,
+    network: PSpikeSSM,
+    *,
+    data: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a checkpoint; the file appears whole or not at all, and replaces one that was there.
+
+    Args:
+        path: the file to write, usually ``*.pt``.
+        network: float32 network.
+        data: plain data on the data set.
+        training: plain data on how the weights were made.
+
+    Returns:
+        The SHA-256 of the file, hexadecimal.
+
+    Raises:
+        PspikeError: ``E-CHECKPOINT-TENSORS`` (not float32, or not finite), ``E-CHECKPOINT-FORMAT``
+            (data or training are not plain), ``E-OUT-UNWRITABLE``, ``E-OUT-DISK-FULL``.
+    """
+    where = str(path)
+    # Fresh objects without shared identities: the pickle depends on which objects are the same.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+    _check_tensors(tensors, network.config, where)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": ARCHITECTURE,
+        "config": network.config.to_dict(),
+        "state_dict": tensors,
+        "data": None if data is None else _plain(dict(data), "data", where),
+        "training": _plain(dict(training or {}), "training", where),
+    }
+    buffer = io.BytesIO()
+    torch.save(_with_shared_texts(content, {}), buffer)
+    raw = buffer.getvalue()
+    _write_atomically(Path(path), raw)
+    return hashlib.sha256(raw).hexdigest()
+
+
+def load_checkpoint(path: Path | str, *, max_bytes: int = MAX_FILE_BYTES) -> Checkpoint:
+    """Read a checkpoint without running anything from it.
+
+    Args:
+        path: the file.
+        max_bytes: size limit of the file and of its members together.
+
+    Raises:
+        PspikeError: ``E-INPUT-MISSING``, ``E-CHECKPOINT-SIZE``, ``E-CHECKPOINT-UNSAFE``,
+            ``E-CHECKPOINT-FORMAT``, ``E-CHECKPOINT-CONFIG``, ``E-CHECKPOINT-TENSORS``; the last
+            two name every problem at once.
+    """
+    where = str(path)
+    loaded, sha256 = load_plain(path, max_bytes=max_bytes)
+    content = _check_layout(loaded, where)
+    try:
+        config = PSpikeSSMConfig.from_dict(content["config"])
+    except PspikeError as error:
+        raise PspikeError(
+            error.code, error.what, why=error.why, fix=error.fix, where=where
+        ) from error
+    _check_tensors(content["state_dict"], config, where)
+    network = _empty_network(config)
+    tensors = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in content["state_dict"].items()
+    }
+    network.load_state_dict(tensors, assign=True)
+    network.requires_grad_(True).eval()
+    return Checkpoint(network, config, content["data"], content["training"], sha256)
+
+
+def _empty_network(config: PSpikeSSMConfig) -> PSpikeSSM:
+    # Names and shapes without memory, and without a draw from torch's random generator.
+    with torch.device("meta"):
+        return PSpikeSSM(config)
+
+
+def _check_layout(loaded: object, where: str) -> dict[str, Any]:
+    if not isinstance(loaded, dict):
+        kind = type(loaded).__name__
+        raise _format_error(where, f"the file holds a {kind}, not a dictionary")
+    content: dict[object, Any] = loaded
+    if content.get("format") != FORMAT:
+        found = content.get("format", "nothing")
+        shown = found[:60] if isinstance(found, str) else type(found).__name__
+        raise _format_error(where, f"format is {shown!r}, expected {FORMAT!r}")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        shown = str(version)[:20] if type(version) is int else type(version).__name__
+        fix = "install a newer pspike-deploy" if type(version) is int and version > VERSION else ""
+        raise _format_error(where, f"version is {shown}, this release reads version {VERSION}", fix)
+    if content.get("architecture") != ARCHITECTURE:
+        shown = str(content.get("architecture"))[:60]
+        raise _format_error(where, f"architecture is {shown!r}, expected {ARCHITECTURE!r}")
+    missing = [key for key in KEYS if key not in content]
+    unknown = [str(key)[:60] for key in content if key not in KEYS]
+    if missing or unknown:
+        raise _format_error(where, f"missing keys {missing}, unknown keys {unknown}")
+    for key in ("config", "state_dict", "training"):
+        if not isinstance(content[key], dict):
+            raise _format_error(where, f"{key} is a {type(content[key]).__name__}, not a dict")
+    if content["data"] is not None and not isinstance(content["data"], dict):
+        raise _format_error(where, f"data is a {type(content['data']).__name__}, not a dict")
+    for key in ("config", "data", "training"):
+        content[key] = _plain(content[key], key, where)
+    return {str(key): value for key, value in content.items()}
+
+
+def _plain(value: object, name: str, where: str) -> Any:
+    """A deep copy of plain data; tuples become lists. Counts items: shared parts can explode."""
+    remaining = MAX_PLAIN_ITEMS
+
+    def copy(item: object, depth: int) -> object:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0 or depth > MAX_PLAIN_DEPTH:
+            raise _format_error(where, f"{name} is too large or too deep to be plain data")
+        if item is None or type(item) in (bool, int, str):
+            return item
+        if type(item) is float and math.isfinite(item):
+            return item
+        if isinstance(item, (list, tuple)):
+            return [copy(part, depth + 1) for part in item]
+        if isinstance(item, dict) and all(type(key) is str for key in item):
+            return {key: copy(part, depth + 1) for key, part in item.items()}
+        raise _format_error(where, f"{name} holds a {type(item).__name__}, which is not plain data")
+
+    return copy(value, 0)
+
+
+def _with_shared_texts(value: object, texts: dict[str, str]) -> object:
+    """Copy plain data so that equal texts are one object: pickles then do not differ by chance."""
+    if isinstance(value, str):
+        return texts.setdefault(value, value)
+    if isinstance(value, dict):
+        return {texts.setdefault(k, k): _with_shared_texts(v, texts) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with_shared_texts(part, texts) for part in value]
+    return value
+
+
+def _check_tensors(tensors: Mapping[Any, Any], config: PSpikeSSMConfig, where: str) -> None:
+    expected = _empty_network(config).state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    for name, tensor in tensors.items():
+        problem = _problem_of_tensor(tensor, expected.get(name), str(name).endswith("running_var"))
+        if problem:
+            problems.append(f"{str(name)[:80]} {problem}")
+    if problems:
+        shown = problems[:50] + ([f"and {len(problems) - 50} more"] if len(problems) > 50 else [])
+        raise PspikeError(
+            "E-CHECKPOINT-TENSORS",
+            f"{len(problems)} tensor(s) do not fit the configuration",
+            why="; ".join(shown),
+            fix="save the checkpoint again from the network with this configuration",
+            where=where,
+        )
+
+
+def _problem_of_tensor(tensor: object, expected: Tensor | None, is_variance: bool) -> str | None:
+    if expected is None:
+        return "is not expected"
+    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+        return f"is a {type(tensor).__name__}, not a dense tensor"
+    if tensor.shape != expected.shape:
+        return f"has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}"
+    if tensor.dtype != expected.dtype:
+        return f"has dtype {tensor.dtype}, expected {expected.dtype}"
+    if not bool(torch.isfinite(tensor).all()):
+        return "holds NaN or infinite values"
+    if is_variance and bool((tensor < 0).any()):
+        return "holds negative variances"
+    return None
+
+
+def _format_error(where: str, why: str, fix: str = "") -> PspikeError:
+    return PspikeError(
+        "E-CHECKPOINT-FORMAT",
+        "the file is not a checkpoint of this project",
+        why=why,
+        fix=fix or "save the network with pspike_deploy.models.checkpoint.save_checkpoint",
+        where=where,
+    )
+
+
+def _write_atomically(path: Path, raw: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise PspikeError(
+            "E-OUT-DISK-FULL" if full else "E-OUT-UNWRITABLE",
+            "the checkpoint cannot be written",
+            why=error.strerror or str(error),
+            fix="free some space" if full else "give a path in a folder that you may write to",
+            where=str(path),
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,201 @@
+"""Configuration of a P-SpikeSSM network: plain, checked, and small enough to build."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Final
+
+from pspike_deploy.errors import PspikeError
+
+ACTIVATIONS: Final = ("gelu", "relu", "none")
+NORMS: Final = ("batch",)
+
+#: Inclusive range of every integer field. The upper ends are far beyond published networks; they
+#: keep a damaged or hostile file from asking for absurd allocations.
+INTEGER_RANGES: Final[dict[str, tuple[int, int]]] = {
+    "d_input": (1, 65_536),
+    "d_model": (1, 65_536),
+    "d_state": (2, 4_096),
+    "n_layers": (1, 256),
+    "n_classes": (1, 65_536),
+    "sequence_length": (1, 16_777_216),
+}
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "neuron_activation": ACTIVATIONS,
+    "mixer_activation": ACTIVATIONS,
+    "norm": NORMS,
+}
+BOOLEANS: Final = ("prenorm", "residual", "two_sided")
+REALS: Final = ("dropout", "dt_min", "dt_max")
+MAX_PARAMETERS: Final = 2**28  #: 1 GiB of float32
+
+
+@dataclass(frozen=True)
+class PSpikeSSMConfig:
+    """What is needed to build a P-SpikeSSM network (case A of the reference code).
+
+    Attributes:
+        d_input: features per step.
+        d_model: neurons per layer, H.
+        d_state: real state dimension per neuron, N; the kernel has N/2 complex modes.
+        n_layers: blocks.
+        n_classes: outputs of the decoder.
+        sequence_length: length of the training sequences, in steps.
+        neuron_activation: function between the SSM and the second spike site.
+        mixer_activation: function after the dense layer of the mixer.
+        norm: kind of normalisation.
+        prenorm: normalise the input of a block (and the last stream) instead of its output.
+        residual: add the input of a block to its output.
+        two_sided: kernels look into the future, too; such a network cannot run step by step.
+        dropout: probability of dropping a channel of a block's output while training.
+        dt_min: lower end of the initial step sizes (dimensionless).
+        dt_max: upper end of the initial step sizes (dimensionless).
+
+    Raises:
+        PspikeError: ``E-CHECKPOINT-CONFIG``, naming every problem at once.
+    """
+
+    d_input: int
+    d_model: int
+    d_state: int
+    n_layers: int
+    n_classes: int
+    sequence_length: int
+    neuron_activation: str = "gelu"
+    mixer_activation: str = "gelu"
+    norm: str = "batch"
+    prenorm: bool = True
+    residual: bool = True
+    two_sided: bool = False
+    dropout: float = 0.0
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+
+    def __post_init__(self) -> None:
+        _raise_if(_problems_of(asdict(self)))
+        for name in REALS:
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @property
+    def n_modes(self) -> int:
+        """Complex modes per neuron, N/2."""
+        return self.d_state // 2
+
+    @property
+    def n_sites(self) -> int:
+        """Spike sites of the network: two per block."""
+        return 2 * self.n_layers
+
+    def parameter_count(self) -> int:
+        """Number of trainable parameters of the network."""
+        return _parameter_count(asdict(self))
+
+    def to_dict(self) -> dict[str, int | float | str | bool]:
+        """The configuration as plain data; :meth:`from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> PSpikeSSMConfig:
+        """Build a configuration from plain data that holds exactly the fields of this class.
+
+        Raises:
+            PspikeError: ``E-CHECKPOINT-CONFIG``, naming every unknown key, missing key, wrong type
+                and value out of range at once.
+        """
+        known = [field.name for field in fields(cls)]
+        problems = [f"unknown key {_short(key)}" for key in values if key not in known]
+        problems += [f"missing key {key!r}" for key in known if key not in values]
+        problems += _problems_of({key: values[key] for key in known if key in values})
+        _raise_if(problems)
+        return cls(**values)  # type: ignore[arg-type]  # every type was checked above
+
+
+def _raise_if(problems: list[str]) -> None:
+    if problems:
+        raise PspikeError(
+            "E-CHECKPOINT-CONFIG",
+            f"the network configuration has {len(problems)} problem(s)",
+            why="; ".join(problems),
+            fix="correct the configuration, or save the checkpoint again from the network",
+        )
+
+
+def _short(value: object) -> str:
+    # A hostile file may hold megabytes of text or digits where a small number belongs.
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (str, bool, int, float)) or value is None:
+        text = repr(value[:60] if isinstance(value, str) else value)
+        return text if len(text) <= 64 else text[:60] + "..."
+    return f"a {type(value).__name__}"
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _problems_of(values: Mapping[str, object]) -> list[str]:
+    problems = [_problem_of_field(name, value) for name, value in values.items()]
+    found = [problem for problem in problems if problem]
+    return found or _joint_problems(values)
+
+
+def _problem_of_field(name: str, value: object) -> str | None:
+    if name in INTEGER_RANGES:
+        low, high = INTEGER_RANGES[name]
+        if not _is_integer(value):
+            return f"{name} must be an integer, not {_short(value)}"
+        assert isinstance(value, int)
+        if not low <= value <= high:
+            return f"{name} must lie in {low}..{high}, not {_short(value)}"
+        if name == "d_state" and value % 2:
+            return f"d_state must be even (complex modes come in pairs), not {value}"
+        return None
+    if name in CHOICES:
+        allowed = CHOICES[name]
+        is_allowed = isinstance(value, str) and value in allowed
+        return None if is_allowed else f"{name} must be one of {allowed}, not {_short(value)}"
+    if name in BOOLEANS:
+        return None if isinstance(value, bool) else f"{name} must be a bool, not {_short(value)}"
+    return _problem_of_real(name, value)
+
+
+def _problem_of_real(name: str, value: object) -> str | None:
+    if not (isinstance(value, float) or _is_integer(value)):
+        return f"{name} must be a number, not {_short(value)}"
+    assert isinstance(value, (int, float))
+    if name == "dropout":
+        return None if 0 <= value < 1 else f"dropout must lie in [0, 1), not {_short(value)}"
+    # The bounds keep every initial step size a normal float32 number.
+    in_range = 1e-9 <= value <= 1e3 and math.isfinite(value)
+    return None if in_range else f"{name} must lie in 1e-9..1e3, not {_short(value)}"
+
+
+def _joint_problems(values: Mapping[str, object]) -> list[str]:
+    problems: list[str] = []
+    low, high = values.get("dt_min"), values.get("dt_max")
+    if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
+        problems.append(f"dt_min {low} is greater than dt_max {high}")
+    if all(name in values for name in (*INTEGER_RANGES, *BOOLEANS)):
+        count = _parameter_count(values)
+        if count > MAX_PARAMETERS:
+            problems.append(f"the network would have {count:,} parameters, over {MAX_PARAMETERS:,}")
+    return problems
+
+
+def _parameter_count(values: Mapping[str, object]) -> int:
+    number = {name: values[name] for name in INTEGER_RANGES}
+    d_input, d_model, d_state, n_layers, n_classes = (
+        value
+        for name, value in number.items()
+        if name != "sequence_length" and isinstance(value, int)
+    )
+    sides = 2 if values["two_sided"] else 1
+    ssm = 2 * d_model + 2 * d_state + sides * d_model * d_state  # inv_dt, D; A, B; C
+    affine_and_norm = 4 * d_model + 2 * d_model
+    block = ssm + affine_and_norm + d_model * d_model + d_model
+    ends = d_model * (d_input + 1) + n_classes * (d_model + 1)
+    final_norm = 2 * d_model if values["prenorm"] else 0
+    return n_layers * block + ends + final_norm

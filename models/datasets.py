@@ -1,0 +1,131 @@
+"""Data sets that an installed package brings along: sequences, labels, split, and provenance."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.errors import PspikeError
+
+DATASETS: Final = ("digits",)
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled sequences with a fixed split.
+
+    Attributes:
+        name: what :func:`load_dataset` calls it.
+        source: where the data come from.
+        licence: under which terms.
+        encoding: how a sample became a sequence.
+        split: how training and test samples were chosen.
+        classes: names of the classes; label k means ``classes[k]``.
+        train_x, test_x: float32 ``(sample, step, feature)``.
+        train_y, test_y: int64 ``(sample,)``.
+        train_index, test_index: int64, positions of the samples in the source.
+    """
+
+    name: str
+    source: str
+    licence: str
+    encoding: str
+    split: str
+    classes: tuple[str, ...]
+    train_x: FloatArray
+    train_y: IntArray
+    test_x: FloatArray
+    test_y: IntArray
+    train_index: IntArray
+    test_index: IntArray
+
+    def describe(self) -> dict[str, object]:
+        """Everything but the samples, as plain data, for checkpoints and reports."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "licence": self.licence,
+            "encoding": self.encoding,
+            "split": self.split,
+            "classes": list(self.classes),
+            "train_samples": len(self.train_y),
+            "test_samples": len(self.test_y),
+            "test_index_sha256": _sha256(self.test_index),
+        }
+
+
+def load_dataset(name: str) -> Dataset:
+    """Load a data set by name, without a network connection.
+
+    ``digits``: scikit-learn's 8x8 images of handwritten digits as sequences of 64 steps with one
+    feature, pixel / 16, row by row; 1437 training and 360 test samples.
+
+    Raises:
+        PspikeError: ``E-USAGE`` if there is no data set of this name.
+    """
+    if name != "digits":
+        raise PspikeError(
+            "E-USAGE",
+            f"there is no data set {name!r}",
+            why=f"the data sets are: {', '.join(DATASETS)}",
+            fix="choose one of them, or give your own data as a file",
+        )
+    return _digits()
+
+
+def stratified_split(
+    labels: npt.NDArray[np.int64], fraction: float, seed: int
+) -> tuple[IntArray, IntArray]:
+    """Split ``range(len(labels))`` so that both parts hold every class in the same proportion.
+
+    Args:
+        labels: int64 ``(sample,)``.
+        fraction: share of the second part, in (0, 1).
+        seed: of the permutation.
+
+    Returns:
+        The positions of both parts, ascending int64.
+    """
+    from sklearn.model_selection import train_test_split
+
+    first, second = train_test_split(
+        np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
+    )
+    return np.sort(first).astype(np.int64), np.sort(second).astype(np.int64)
+
+
+def _digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = (np.asarray(bunch.data) / 16.0).astype(np.float32).reshape(-1, 64, 1)
+    y = np.asarray(bunch.target).astype(np.int64)
+    train, test = stratified_split(y, 0.2, seed=0)
+    return Dataset(
+        name="digits",
+        source="Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; UCI Machine "
+        "Learning Repository, doi 10.24432/C50P49), test part, as packaged by scikit-learn "
+        "(sklearn.datasets.load_digits)",
+        licence="CC BY 4.0",
+        encoding="8x8 pixels row by row as 64 steps of one feature, pixel value / 16, in [0, 1]",
+        split="1437 training and 360 test samples: stratified 80/20 split, "
+        "sklearn.model_selection.train_test_split with random_state 0",
+        classes=tuple(str(digit) for digit in range(10)),
+        train_x=x[train],
+        train_y=y[train],
+        test_x=x[test],
+        test_y=y[test],
+        train_index=train,
+        test_index=test,
+    )
+
+
+def _sha256(index: IntArray) -> str:
+    return hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()

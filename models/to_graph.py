@@ -1,0 +1,159 @@
+"""From a torch network to a float graph, the only thing that crosses to the other half.
+
+Node names carry a layer prefix and a letter, so that their alphabetical order is their order in the
+signal path: ``l00`` is the encoder, ``l01`` … the blocks, the last layer the read-out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Edge, Graph
+from pspike_deploy.graph.nodes import (
+    Activation,
+    Affine,
+    BatchNorm,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Input,
+    MeanPool,
+    Node,
+    Output,
+    Sum,
+)
+from pspike_deploy.graph.semantics import Semantics
+from pspike_deploy.models.config import PSpikeSSMConfig
+from pspike_deploy.models.p_spikessm import PSpikeBlock, PSpikeSSM
+from pspike_deploy.models.s4d import discretise
+
+
+def to_graph(network: nn.Module) -> Graph:
+    """The float graph of a network in evaluation mode.
+
+    State-space parameters are discretised in double precision; the rest keeps its dtype.
+
+    Raises:
+        PspikeError: E-TARGET-NONCAUSAL for two-sided kernels, E-TARGET-UNSUPPORTED for a module
+            that has no graph form.
+    """
+    if not isinstance(network, PSpikeSSM):
+        raise PspikeError(
+            "E-TARGET-UNSUPPORTED",
+            f"a module of type {type(network).__name__} has no graph form",
+            why="graphs are made from this project's networks: PSpikeSSM",
+            fix="load the network with pspike_deploy.load, or build the graph from nodes",
+        )
+    if network.config.two_sided:
+        layers = [f"blocks.{i}.ssm" for i in range(network.config.n_layers)]
+        raise PspikeError(
+            "E-TARGET-NONCAUSAL",
+            "the network is not causal: it has two-sided kernels",
+            why=f"layers {', '.join(layers)} sum over later spikes, so no step can be computed "
+            "before the sequence has ended; a streaming target computes step by step",
+            fix="retrain with two_sided=False (one-sided kernels); the trained two-sided weights "
+            "cannot be converted",
+            where=", ".join(layers),
+        )
+    builder = _Builder()
+    width, config = network.config.d_model, network.config
+    builder.add("input", Input((config.d_input,)))
+    x = builder.add("l00_a_encoder", _affine(network.encoder))
+    for index, block in enumerate(network.blocks):
+        x = _add_block(builder, cast(PSpikeBlock, block), f"l{index + 1:02d}", x, config)
+    last = f"l{config.n_layers + 1:02d}"
+    if network.norm is not None:
+        builder.add(f"{last}_a_norm", _batch_norm(network.norm))
+    builder.add(f"{last}_b_mean", MeanPool((width,)))
+    builder.add(f"{last}_c_decoder", _affine(network.decoder))
+    builder.add("output", Output((config.n_classes,)))
+    return Graph(builder.nodes, tuple(builder.edges), Semantics())
+
+
+@dataclass
+class _Builder:
+    """A chain of nodes; each new one is wired to the one before it."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    edges: list[Edge] = field(default_factory=list)
+    last: str = ""
+
+    def add(self, name: str, node: Node) -> str:
+        self.nodes[name] = node
+        if self.last:
+            self.edges.append((self.last, name))
+        self.last = name
+        return name
+
+
+def _add_block(
+    builder: _Builder, block: PSpikeBlock, layer: str, x: str, config: PSpikeSSMConfig
+) -> str:
+    """Add one block behind the residual stream ``x``; returns the next residual stream."""
+    builder.add(f"{layer}_a_input_gain", ChannelAffine(_array(block.inp_a), _array(block.inp_b)))
+    if block.prenorm:
+        builder.add(f"{layer}_b_norm", _batch_norm(block.norm))
+    builder.add(f"{layer}_c_sample", _bernoulli(block, 2 * block.index))
+    builder.add(f"{layer}_d_ssm", _ssm(block))
+    _add_activation(builder, f"{layer}_e_activation", config.neuron_activation, block)
+    builder.add(f"{layer}_f_output_gain", ChannelAffine(_array(block.out_a), _array(block.out_b)))
+    builder.add(f"{layer}_g_sample", _bernoulli(block, 2 * block.index + 1))
+    builder.add(f"{layer}_h_mixer", _affine(block.mixer))
+    _add_activation(builder, f"{layer}_i_activation", config.mixer_activation, block)
+    if block.residual:
+        builder.add(f"{layer}_j_residual", Sum((block.inp_a.numel(),)))
+        builder.edges.append((x, f"{layer}_j_residual"))
+    if not block.prenorm:
+        builder.add(f"{layer}_k_norm", _batch_norm(block.norm))
+    return builder.last
+
+
+def _add_activation(builder: _Builder, name: str, kind: str, block: PSpikeBlock) -> None:
+    if kind != "none":
+        shape = (block.inp_a.numel(),)
+        builder.add(name, Activation(kind, shape, np.zeros(0), 0))
+
+
+def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().copy()
+    return array
+
+
+def _affine(layer: nn.Linear) -> Affine:
+    return Affine(_array(layer.weight), _array(layer.bias))
+
+
+def _bernoulli(block: PSpikeBlock, site: int) -> Bernoulli:
+    width = block.inp_a.numel()
+    return Bernoulli(np.ones(width, np.float32), np.zeros(width, np.float32), site)
+
+
+def _batch_norm(norm: nn.BatchNorm1d) -> BatchNorm:
+    return BatchNorm(
+        gain=_array(norm.weight),
+        bias=_array(norm.bias),
+        mean=_array(cast(Tensor, norm.running_mean)),
+        variance=_array(cast(Tensor, norm.running_var)),
+        epsilon=float(norm.eps),
+    )
+
+
+def _ssm(block: PSpikeBlock) -> DiagonalSSM:
+    discrete = discretise(block.ssm)
+    return DiagonalSSM(
+        a_bar=_pairs(discrete.A_bar),
+        b_bar=_pairs(discrete.B_bar),
+        c=_pairs(2 * discrete.C),  # one of each conjugate pair is stored
+        d=discrete.D,
+    )
+
+
+def _pairs(values: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
+    """Complex (neuron, mode) as real (neuron, mode, 2)."""
+    return np.stack([values.real, values.imag], axis=-1)

@@ -1,0 +1,1 @@
+"""Trained networks, each with a card."""
