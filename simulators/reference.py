@@ -1,0 +1,242 @@
+"""Reference simulator: the float graph in PyTorch, on a GPU or a CPU, parallel over time.
+
+Spikes do not feed back in a feed-forward graph, so state-space models run as FFT convolutions over
+the whole sequence. Probabilities are compared with float64 uniforms; the default precision is
+float64, because probabilities of the reference are what everything else is measured against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import (
+    Activation,
+    Affine,
+    BatchNorm,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Linear,
+    MeanPool,
+    Node,
+    Sum,
+)
+from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.recording import Recording
+from pspike_deploy.simulators import layerwise
+
+Device = Literal["auto", "cpu", "cuda"]
+
+Inputs = Sequence[torch.Tensor]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        PspikeError: E-DEVICE where CUDA is asked for and absent, or the name is unknown.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise PspikeError(
+            "E-DEVICE",
+            f"the device {device!r} is not available",
+            why="this PyTorch sees no CUDA device" if device == "cuda" else "unknown name",
+            fix="use --device auto or --device cpu",
+        )
+    return torch.device(device)
+
+
+@dataclass
+class _Run:
+    """What the node functions need besides node and input."""
+
+    noise: Noise
+    samples: npt.NDArray[np.int64]
+    draw: int
+    device: torch.device
+    dtype: torch.dtype
+    probabilities: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def tensor(self, array: npt.ArrayLike) -> torch.Tensor:
+        """A parameter on the device, in the precision of the run."""
+        return torch.as_tensor(np.asarray(array), dtype=self.dtype, device=self.device)
+
+
+def run(
+    graph: Graph,
+    x: npt.ArrayLike,
+    *,
+    noise: Noise,
+    samples: npt.ArrayLike | None = None,
+    draw: int = 0,
+    record: Collection[str] | None = None,
+    device: str = "auto",
+    dtype: Literal["float32", "float64"] = "float64",
+) -> Recording:
+    """Run a float graph.
+
+    Args:
+        graph: float graph.
+        x: (sample, step, feature), real numbers.
+        noise: source of the uniforms.
+        samples: index of each sample in the data set, default 0 … n - 1.
+        draw: number of the repetition.
+        record: names of nodes to record; default all.
+        device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+        dtype: precision of everything but the compare, which is float64.
+
+    Raises:
+        PspikeError: E-USAGE for an integer graph, E-DATA-*, E-DEVICE, E-NOISE.
+    """
+    if graph.is_integer:
+        raise PspikeError(
+            "E-USAGE",
+            "the reference simulator takes float graphs",
+            why="this graph holds integers",
+            fix="use the backends fixed-point, interpreter or lava",
+        )
+    data = layerwise.checked_input(graph, x)
+    indices = layerwise.sample_indices(samples, len(data))
+    names = layerwise.recordable(graph) if record is None else tuple(record)
+    target = resolve_device(device)
+    parts: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
+    with torch.inference_mode():
+        for part in layerwise.chunks(graph, len(data), data.shape[1]):
+            state = _Run(noise, indices[part], draw, target, _DTYPES[dtype])
+            result = layerwise.run_layerwise(
+                graph,
+                state.tensor(data[part]),
+                lambda name, inputs, state=state: _node(  # type: ignore[misc]
+                    graph.nodes[name], inputs, name, state
+                ),
+                names,
+            )
+            kept = {n: p.cpu().numpy() for n, p in state.probabilities.items() if n in names}
+            recorded = {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()}
+            parts.append((recorded, kept, result.output[:, -1].double().cpu().numpy()))
+    return Recording(
+        values={n: np.concatenate([p[0][n] for p in parts]) for n in names},
+        probabilities={n: np.concatenate([p[1][n] for p in parts]) for n in parts[0][1]},
+        outputs=np.concatenate([p[2] for p in parts]),
+        samples=indices,
+        run={
+            "backend": "reference",
+            "graph": graph.digest,
+            "noise": noise.describe(),
+            "draw": draw,
+            "integer": False,
+            "noise_bits": graph.semantics.noise_bits,
+            "fraction_bits": {},
+            "order": list(layerwise.recordable(graph)),
+            "latency": dict.fromkeys(layerwise.recordable(graph), 0),
+            "device": target.type,
+            "dtype": dtype,
+            "torch": str(torch.__version__),
+        },
+    )
+
+
+def _stored(node: Node, value: torch.Tensor) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = value.cpu().numpy()
+    return array.astype(np.uint8) if isinstance(node, Bernoulli) else array
+
+
+# --- node functions -------------------------------------------------------------------------
+
+
+@singledispatch
+def _node(node: Node, inputs: Sequence[torch.Tensor], name: str, run: _Run) -> torch.Tensor:
+    """Output (sample, step, neuron) of a node from its inputs."""
+    raise PspikeError(
+        "E-TARGET-UNSUPPORTED",
+        f"the reference simulator does not know {type(node).__name__}",
+        fix="see docs/dialect.md for the node types that it runs",
+        where=name,
+    )
+
+
+@_node.register
+def _(node: Linear, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    return torch.nn.functional.linear(inputs[0], run.tensor(node.weight))
+
+
+@_node.register
+def _(node: Affine, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    return torch.nn.functional.linear(inputs[0], run.tensor(node.weight), run.tensor(node.bias))
+
+
+@_node.register
+def _(node: ChannelAffine, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    return run.tensor(node.a) * inputs[0] + run.tensor(node.b)
+
+
+@_node.register
+def _(node: BatchNorm, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    scale = run.tensor(node.gain) / torch.sqrt(run.tensor(node.variance) + node.epsilon)
+    return (inputs[0] - run.tensor(node.mean)) * scale + run.tensor(node.bias)
+
+
+@_node.register
+def _(node: Bernoulli, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    p = torch.clamp(run.tensor(node.a) * inputs[0] + run.tensor(node.b), 0.0, 1.0).double()
+    run.probabilities[name] = p
+    _, steps, neurons = p.shape
+    u = run.noise.uniform(node.site, run.samples, steps, neurons, run.draw)
+    spikes = torch.as_tensor(u, device=run.device) < p
+    return spikes.to(run.dtype)
+
+
+@_node.register
+def _(node: Activation, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    if node.kind == "relu":
+        return torch.relu(inputs[0])
+    return torch.nn.functional.gelu(inputs[0])
+
+
+@_node.register
+def _(node: Sum, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    return torch.stack(list(inputs)).sum(dim=0)
+
+
+@_node.register
+def _(node: MeanPool, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    (x,) = inputs
+    count = torch.arange(1, x.shape[1] + 1, dtype=run.dtype, device=run.device)
+    return torch.cumsum(x, dim=1) / count[:, None]
+
+
+@_node.register
+def _(node: DiagonalSSM, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    (x,) = inputs
+    steps = x.shape[1]
+    kernel = run.tensor(convolution_kernel(node, steps))
+    spectrum = torch.fft.rfft(x, n=2 * steps, dim=1) * torch.fft.rfft(kernel, n=2 * steps, dim=0)
+    y: torch.Tensor = torch.fft.irfft(spectrum, n=2 * steps, dim=1)[:, :steps]
+    return y + run.tensor(node.d) * x
+
+
+def convolution_kernel(node: DiagonalSSM, steps: int) -> npt.NDArray[np.float64]:
+    """Impulse response without D: K[t] = Re(sum over modes of C A**t B), shape (steps, neurons)."""
+    a = node.a_bar[..., 0] + 1j * node.a_bar[..., 1].astype(np.float64)
+    residue = (node.b_bar[..., 0] + 1j * node.b_bar[..., 1]) * (
+        node.c[..., 0] + 1j * node.c[..., 1]
+    )
+    kernel = np.empty((steps, a.shape[0]))
+    power = residue.astype(np.complex128)
+    for step in range(steps):
+        kernel[step] = power.sum(axis=1).real
+        power = power * a
+    return kernel
