@@ -1,0 +1,1 @@
+"""Exporters: one folder per target."""

@@ -1,0 +1,1 @@
+"""Export to Lava: a self-contained bundle that runs by itself."""

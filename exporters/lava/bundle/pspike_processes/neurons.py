@@ -1,0 +1,202 @@
+"""The network's Lava processes: Source, NeuronGroup, Readout. Synapses are Lava's own Dense.
+
+Every process computes one step of its program per Lava step. Messages are int32: binary spikes or
+graded spikes of at most 24 bits. These are models for Lava's CPU simulation; the programs are the
+specification of the microcode that a chip would need.
+"""
+
+import os
+
+import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.variable import Var
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+from pspike_processes.noise import noise_from
+from pspike_processes.program import (
+    DelayLine,
+    Probe,
+    Program,
+    Registers,
+    Timetable,
+    write_progress,
+    write_traceback,
+)
+
+
+class Source(AbstractProcess):
+    """Sends the integers of ``inputs.npz`` into the network, one row per step.
+
+    Args:
+        group: the group's entry in the manifest.
+        run: what all groups share, see ``run.py``.
+        inputs: int64 (sample, step, feature).
+    """
+
+    def __init__(self, *, group, run, inputs):
+        super().__init__(name=group["name"], group=group, run=run, inputs=inputs)
+        self.out = OutPort(shape=(group["neurons"],))
+
+
+class NeuronGroup(AbstractProcess):
+    """Neurons that share one program.
+
+    ``a_in`` takes the sums of the synapses, ``x_in`` a graded spike (the residual stream); a port
+    that the manifest does not name stays unconnected. ``state`` holds all state words of a neuron.
+
+    Args:
+        group: the group's entry in the manifest.
+        run: what all groups share, see ``run.py``.
+        parameters: arrays by node and name.
+    """
+
+    def __init__(self, *, group, run, parameters):
+        super().__init__(name=group["name"], group=group, run=run, parameters=parameters)
+        neurons = group["neurons"]
+        self.a_in = InPort(shape=(neurons,))
+        self.x_in = InPort(shape=(neurons,))
+        self.out = OutPort(shape=(neurons,))
+        self.state = Var(shape=(max(1, group["state_words"]), neurons), init=0)
+
+
+class Readout(AbstractProcess):
+    """The host's part: mean over time and decoder, in 64-bit integers, once per step.
+
+    Of it only the running sum in ``state`` would stay on a chip. Arguments as for NeuronGroup.
+    """
+
+    def __init__(self, *, group, run, parameters):
+        super().__init__(name=group["name"], group=group, run=run, parameters=parameters)
+        neurons = group["neurons"]
+        self.x_in = InPort(shape=(neurons,))
+        self.state = Var(shape=(max(1, group["state_words"]), neurons), init=0)
+
+
+class GroupModel(PyLoihiProcessModel):
+    """What the models of all groups share: timetable, probe, traceback file."""
+
+    def __init__(self, proc_params):
+        super().__init__(proc_params)
+        self.group, self.run_facts = proc_params["group"], proc_params["run"]
+        run = self.run_facts
+        self.timetable = Timetable(run["samples"], run["steps"], self.group["latency"])
+        self.probe = None
+
+    def run_spk(self):
+        """One Lava step. An exception leaves its traceback in the run folder."""
+        try:
+            if self.probe is None:
+                self.bind()
+            self.compute(self.timetable.moment(self.time_step))
+        except BaseException:
+            write_traceback(self.run_facts["folder"])
+            raise
+
+    def bind(self):
+        """Open the files of the run; ports and Vars exist only from the first step on."""
+        run = self.run_facts
+        samples, steps = len(run["samples"]), run["steps"]
+        self.probe = Probe(run["folder"], self.group, run["nodes"], samples, steps)
+
+    def send_message(self, values):
+        """Send int64 values as int32 messages."""
+        self.out.send(values.astype(np.int32))
+
+
+@implements(proc=Source, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PySource(GroupModel):
+    """CPU model of Source."""
+
+    out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+
+    def compute(self, at):
+        """Send this step's row; zeros while the last samples leave the pipeline."""
+        if self.time_step % 100 == 1:
+            write_progress(
+                self.run_facts["folder"], self.time_step - 1, self.run_facts["run_length"]
+            )
+        values = np.zeros(self.group["neurons"], np.int64)
+        if at is not None:
+            values = self.proc_params["inputs"][at.position, at.step]
+            self.probe.store(at, {self.group["program"][0]["node"]: values}, ())
+        self.send_message(values)
+
+
+class ProgramModel(GroupModel):
+    """Model of a group that computes a program, with the residual delayed to match the synapses."""
+
+    def bind(self):
+        """Bind the program to the state, and the overflow counter to its file."""
+        super().bind()
+        group, run = self.group, self.run_facts
+        counts = np.load(os.path.join(run["folder"], run["overflow_file"]), mmap_mode="r+")
+        registers = Registers(
+            run["manifest"]["overflow"], run["folder"], counts[group["number"] :][:1]
+        )
+        self.program = Program(
+            group,
+            self.proc_params["parameters"],
+            self.state,
+            registers,
+            noise_from(run["manifest"], run["bundle"]),
+            run["manifest"]["noise_bits"],
+        )
+        self.delays = {
+            port: DelayLine(entry["delay"], group["neurons"])
+            for port, entry in group["inputs"].items()
+        }
+
+    def compute(self, at):
+        """Receive, compute the step, send; zeros while no sample has arrived yet."""
+        arriving = {
+            "@" + port: delay.push(getattr(self, port).recv())
+            for port, delay in self.delays.items()
+        }
+        values = None
+        if at is not None:
+            values = self.program.step(at, arriving)
+            self.probe.store(at, values, self.program.nodes)
+        self.finish(values)
+
+
+@implements(proc=NeuronGroup, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyNeuronGroup(ProgramModel):
+    """CPU model of NeuronGroup."""
+
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    x_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    state: np.ndarray = LavaPyType(np.ndarray, np.int64, precision=24)
+
+    def finish(self, values):
+        """Send the value of the last node."""
+        neurons = self.group["neurons"]
+        self.send_message(
+            np.zeros(neurons, np.int64) if values is None else values[self.group["name"]]
+        )
+
+
+@implements(proc=Readout, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyReadout(ProgramModel):
+    """CPU model of Readout."""
+
+    x_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    state: np.ndarray = LavaPyType(np.ndarray, np.int64, precision=24)
+
+    def finish(self, values):
+        """Nothing leaves the read-out but what its probe has stored."""
+
+
+MODELS = {Source: PySource, NeuronGroup: PyNeuronGroup, Readout: PyReadout}

@@ -1,0 +1,106 @@
+"""What a neuron computes in one step: one small function per node type, on int64 vectors.
+
+``node`` holds a node's parameters and shifts under their names in the equations; every shift may
+differ from neuron to neuron. ``at`` is the place in time. Registers are symmetric:
+``bits`` bits hold -L ... L with L = 2**(bits - 1) - 1.
+"""
+
+import numpy as np
+
+ACCUMULATOR_BITS = 48
+
+
+# --- rounding ------------------------------------------------------------------------------
+
+
+def half_up(v, s):
+    """v * 2**-s rounded to the nearest integer, ties upwards; exact where s <= 0."""
+    right, left = np.maximum(s, 0), np.maximum(-s, 0)
+    half = np.where(right > 0, np.left_shift(1, np.maximum(right - 1, 0)), 0)
+    return np.right_shift(np.left_shift(v, left) + half, right)
+
+
+def toward_zero(v, s):
+    """v * 2**-s with the fraction cut off, s >= 0."""
+    return np.sign(v) * np.right_shift(np.abs(v), s)
+
+
+# --- one function per node type ------------------------------------------------------------
+
+
+def synapses(node, at, x):
+    """Lava's Dense has added up the products; what is left is the register of the sum."""
+    return node.fit("output", x, node.bits, at)
+
+
+def host_synapses(node, at, x):
+    """Linear behind the read-out, on the host: y = fit(W x)."""
+    return node.fit("output", node.weight @ x, node.bits, at)
+
+
+def channel_affine(node, at, x):
+    """Gain and offset: y = fit(half_up(fit(a * x + b, 48), shift))."""
+    r = node.fit("accumulator", node.a * x + node.b, ACCUMULATOR_BITS, at)
+    return node.fit("output", half_up(r, node.shift), node.bits, at)
+
+
+def bernoulli(node, at, x):
+    """Stochastic spike: 1 where U < Q, with Q = clamp(half_up(fit(a * x + b, 48), shift))."""
+    r = node.fit("accumulator", node.a * x + node.b, ACCUMULATOR_BITS, at)
+    node.code = np.clip(half_up(r, node.shift), 0, 2**node.noise_bits)
+    return (node.noise.integers(node.site, at, x.size) < node.code).astype(np.int64)
+
+
+def diagonal_ssm(node, at, x):
+    """Complex modes: state (2 * modes, neurons), real parts first; old values on the right."""
+    re, im = np.split(node.state, 2)
+    f, s = node.decay_shift, node.read_shift
+    new_re = toward_zero(node.a_re * re, f) - toward_zero(node.a_im * im, f) + node.b_re * x
+    new_im = toward_zero(node.a_im * re, f) + toward_zero(node.a_re * im, f) + node.b_im * x
+    node.state[:] = node.fit("state", np.concatenate([new_re, new_im]), node.state_bits, at)
+    re, im = np.split(node.state, 2)
+    y = (toward_zero(node.c_re * re, s) - toward_zero(node.c_im * im, s)).sum(axis=0)
+    return node.fit("output", y + node.d * x, node.bits, at)
+
+
+def relu(node, at, x):
+    """Rectifier: y = max(x, 0)."""
+    return np.maximum(x, 0)
+
+
+def gelu(node, at, x):
+    """Rectifier minus an even function that stands in a table of n + 1 entries."""
+    n, s = node.table.size - 1, node.interval_shift
+    v = np.abs(x)
+    i = np.right_shift(v, s)
+    r = v - np.left_shift(i, s)
+    below = np.minimum(i, n - 1)
+    rise = (node.table[below + 1] - node.table[below]) * r
+    c = np.where(i >= n, 0, node.table[below] + toward_zero(rise, s))
+    return np.maximum(x, 0) - c
+
+
+def add(node, at, *inputs):
+    """Sum: y = fit(x1 + x2 + ...), all binary points equal."""
+    return node.fit("output", sum(inputs), node.bits, at)
+
+
+def mean_pool(node, at, x):
+    """Running mean: state (1, neurons) holds the sum S; y = floor((2 S + n) / (2 n)), n = t + 1."""
+    total = node.state[0] + half_up(x, node.shift)
+    node.state[0] = node.fit("state", total, node.state_bits, at)
+    n = at.step + 1
+    return (2 * node.state[0] + n) // (2 * n)
+
+
+OPERATIONS = {
+    "Synapses": synapses,
+    "HostSynapses": host_synapses,
+    "ChannelAffine": channel_affine,
+    "Bernoulli": bernoulli,
+    "DiagonalSSM": diagonal_ssm,
+    "Relu": relu,
+    "Gelu": gelu,
+    "Sum": add,
+    "MeanPool": mean_pool,
+}

@@ -1,0 +1,248 @@
+"""Write an integer graph as a self-contained Lava bundle: a folder that runs by itself.
+
+The bundle holds the runtime, all numbers, the inputs, the noise and what to expect. The backend
+``lava`` runs that very folder, so what is tested is what is shipped.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.exporters.lava import files, inputs
+from pspike_deploy.exporters.lava.groups import NEURONS, Partition, cut
+from pspike_deploy.exporters.lava.manifest import (
+    FORMAT,
+    VERSION,
+    dense_synapses,
+    manifest,
+    noise_files,
+)
+from pspike_deploy.exporters.lava.programs import parameters
+from pspike_deploy.exporters.lava.readme import readme
+from pspike_deploy.exporters.lava.refusals import Refusal, raise_refusals
+from pspike_deploy.exporters.lava.rules import format_problems
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.recording import Recording
+
+Array = npt.NDArray[Any]
+
+MANIFEST: Final = "manifest.json"
+
+
+@dataclass(frozen=True)
+class LavaBundle:
+    """An exported bundle.
+
+    Attributes:
+        path: its folder.
+        manifest: content of ``manifest.json``.
+        digest: SHA-256 of ``manifest.json``, which itself holds the digest of every other file.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    digest: str
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """Index of each sample in the data set."""
+        return tuple(self.manifest["samples"])
+
+    @property
+    def steps(self) -> int:
+        """Steps of each sample."""
+        return int(self.manifest["steps"])
+
+    @property
+    def latency(self) -> int:
+        """Largest latency of a group, in steps."""
+        return int(self.manifest["latency"])
+
+    @property
+    def run_length(self) -> int:
+        """Lava steps of a run: all samples, and the latency of the pipeline."""
+        return len(self.samples) * self.steps + self.latency
+
+    @property
+    def processes(self) -> int:
+        """Lava processes of a run."""
+        return len(self.manifest["groups"]) + len(self.manifest["dense"])
+
+    @staticmethod
+    def load(path: str | Path) -> LavaBundle:
+        """Open a bundle and check that no file is missing or changed.
+
+        Raises:
+            PspikeError: E-INPUT-MISSING.
+        """
+        folder = Path(path)
+        try:
+            text = (folder / MANIFEST).read_bytes()
+            data = json.loads(text)
+            if data["format"] != FORMAT or data["version"] > VERSION:
+                raise ValueError(f"format {data['format']}, version {data['version']}")
+            listed = dict(data["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _no_bundle(folder, f"{MANIFEST}: {type(error).__name__}: {error}") from error
+        wrong = [
+            name
+            for name, digest in listed.items()
+            if not (folder / name).is_file() or files.sha256_of(folder / name) != digest
+        ]
+        if wrong:
+            raise _no_bundle(folder, f"missing or changed: {', '.join(wrong)}")
+        return LavaBundle(folder, data, files.sha256_of(folder / MANIFEST))
+
+
+def _no_bundle(folder: Path, why: str) -> PspikeError:
+    return PspikeError(
+        "E-INPUT-MISSING",
+        "the folder is not a whole Lava bundle",
+        why=why,
+        fix="export it again with --target lava",
+        where=str(folder),
+    )
+
+
+def export_lava(
+    graph: Graph,
+    out: Path,
+    *,
+    x: npt.ArrayLike,
+    noise: Noise,
+    samples: npt.ArrayLike | None = None,
+    expected: Recording | None = None,
+    draw: int = 0,
+) -> LavaBundle:
+    """Write a bundle. The same arguments give the same bytes.
+
+    Args:
+        graph: integer graph.
+        out: folder to make; it appears whole or not at all.
+        x: real input, (sample, step, feature).
+        noise: source of the random spikes.
+        samples: index of each sample in the data set, default 0, 1, …
+        expected: what the integer simulator computed for these samples, to compare with.
+        draw: number of the repetition.
+
+    Raises:
+        PspikeError: E-TARGET-UNSUPPORTED (naming every node that Lava cannot run), E-USAGE,
+            E-DATA-*, E-NOISE, E-OVERFLOW (of the input), E-OUT-*.
+    """
+    indices, integers, input_overflows = inputs.quantised(graph, x, samples)
+    partition = partition_for(graph, {graph.targets(graph.input_name)[0]: integers})
+    plain = manifest(
+        graph,
+        partition,
+        steps=integers.shape[1],
+        samples=indices,
+        noise=noise,
+        draw=draw,
+        input_overflows=input_overflows,
+    )
+    content: dict[str, Mapping[str, Array]] = {
+        "parameters.npz": _parameters(graph, partition),
+        "inputs.npz": {"integers": integers.astype(np.int32)},
+    }
+    if expected is not None:
+        content["expected.npz"] = inputs.expected_arrays(plain, expected)
+    with _whole_folder(Path(out)) as folder:
+        files.copy_runtime(folder)
+        for name, arrays in content.items():
+            files.write_npz(folder / name, arrays)
+        _write_noise(folder, graph, noise, indices, integers.shape[1])
+        (folder / "README.md").write_text(readme(plain, expected is not None), encoding="utf-8")
+        plain["files"] = files.file_digests(folder)
+        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return LavaBundle.load(out)
+
+
+def partition_for(graph: Graph, known: Mapping[str, Array] | None = None) -> Partition:
+    """The groups of a graph that Lava can run.
+
+    Args:
+        graph: integer graph.
+        known: integers of some nodes where they are known before the run, for sharper bounds.
+
+    Raises:
+        PspikeError: E-TARGET-UNSUPPORTED, naming every node that Lava cannot run.
+    """
+    partition, refusals = judge(graph, known)
+    raise_refusals(refusals)
+    return partition
+
+
+def judge(
+    graph: Graph, known: Mapping[str, Array] | None = None
+) -> tuple[Partition, list[Refusal]]:
+    """The groups of a graph and every reason why Lava cannot run it; arguments: see above."""
+    partition, refusals = cut(graph)
+    if not refusals:
+        largest = {name: int(np.abs(v).max(initial=0)) for name, v in (known or {}).items()}
+        refusals = list(format_problems(graph, partition, largest))
+    return partition, refusals
+
+
+def _parameters(graph: Graph, partition: Partition) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for group in partition.groups:
+        arrays |= parameters(graph, group)
+        if group.kind == NEURONS and group.synaptic is not None:
+            arrays[f"{group.nodes[0]}/weights"] = dense_synapses(graph, group).weights
+    return arrays
+
+
+def _write_noise(
+    folder: Path, graph: Graph, noise: Noise, samples: npt.NDArray[np.int64], steps: int
+) -> None:
+    """Store the uniforms of injected noise, one row per sample of the bundle."""
+    by_site = {site: name for name, site in graph.sites.items()}
+    for site, path in noise_files(graph, noise).items():
+        neurons = graph.nodes[by_site[int(site)]].output_shape[0]
+        (folder / path).parent.mkdir(exist_ok=True)
+        np.save(folder / path, noise.uniform(int(site), samples, steps, neurons))
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A new folder that takes its place when all went well."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise PspikeError(
+            "E-OUT-EXISTS",
+            "the output folder exists already",
+            fix="choose another one, or remove it",
+            where=str(out),
+        )
+    part: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        part.chmod(0o755)
+        yield part
+        part.replace(out)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise PspikeError(
+            "E-OUT-DISK-FULL" if full else "E-OUT-UNWRITABLE",
+            "the bundle cannot be written",
+            why=str(error),
+            fix="free some space" if full else "choose a folder that you may write to",
+            where=str(out),
+        ) from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,291 @@
+"""Cut an integer graph into Lava processes.
+
+Synapses (``Linear``) become Lava's own ``Dense``. All other nodes are arithmetic of a single
+neuron; they are collected into *neuron groups*, chains of nodes that one Lava process computes in
+one step. A group ends where its value becomes a message:
+
+* where it enters synapses,
+* where it goes to more than one node (the residual stream: a graded spike),
+* before the running mean: everything from ``MeanPool`` to ``Output`` is the host's read-out, whose
+  24-bit inputs and 64-bit sums Lava's int32 ``Dense`` cannot hold,
+* where two chains meet in a ``Sum``: one of them sends its value to the other.
+
+Only ``Dense`` has latency, one step. A group whose inputs arrive at different times delays the
+early one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pspike_deploy.exporters.lava.refusals import Refusal
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import (
+    Activation,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Input,
+    Linear,
+    MeanPool,
+    Node,
+    Output,
+    Quantize,
+    Sum,
+)
+
+SOURCE: Final = "source"
+NEURONS: Final = "neurons"
+READOUT: Final = "readout"
+
+_NEURON_OPERATIONS = (Linear, ChannelAffine, Bernoulli, DiagonalSSM, Activation, Sum)
+_READOUT_OPERATIONS = (MeanPool, Linear, ChannelAffine, Activation, Sum)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What arrives at an input port of a group.
+
+    Attributes:
+        source: name of the group that sends it.
+        delay: steps that it waits in the group's delay line.
+    """
+
+    source: str
+    delay: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that one Lava process computes in one step.
+
+    Attributes:
+        name: name of its last node, whose value leaves as a message.
+        kind: ``source``, ``neurons`` or ``readout``.
+        nodes: names of its nodes in order; a group with synapses begins with their ``Linear``.
+        latency: synaptic connections between the source and the group, in steps.
+        synaptic: arrival at port ``a_in`` through a ``Dense``, or None.
+        graded: arrival at port ``x_in``, or None.
+    """
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    latency: int
+    synaptic: Arrival | None = None
+    graded: Arrival | None = None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """All groups of a graph in topological order."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def latency(self) -> int:
+        """Steps until the last group computes the first step of the first sample."""
+        return max(group.latency for group in self.groups)
+
+    @property
+    def group_of(self) -> dict[str, Group]:
+        """Group by node."""
+        return {node: group for group in self.groups for node in group.nodes}
+
+    @property
+    def synapses(self) -> tuple[Group, ...]:
+        """Groups that receive from a ``Dense``; their first node is its ``Linear``."""
+        return tuple(group for group in self.groups if group.synaptic is not None)
+
+
+@dataclass
+class _Chain:
+    """A group in the making."""
+
+    nodes: list[str]
+    graded: list[str] = field(default_factory=list)
+
+
+def cut(graph: Graph) -> tuple[Partition, list[Refusal]]:
+    """Cut a graph into groups.
+
+    Returns:
+        The groups, and every reason why Lava cannot run the graph; with a reason, no groups.
+    """
+    refusals = [*_unknown_nodes(graph), *_source_problems(graph), *_shape_problems(graph)]
+    readout = nodes_behind_mean(graph)
+    refusals += _readout_problems(graph, readout)
+    chains, problems = _chains(graph, readout)
+    refusals += problems
+    if refusals:
+        return Partition(()), refusals
+    return Partition(tuple(_groups(graph, chains, readout))), []
+
+
+def nodes_behind_mean(graph: Graph) -> tuple[str, ...]:
+    """Names of the nodes of the read-out, in topological order: each MeanPool and what follows."""
+    behind: set[str] = set()
+    for name in graph.order:
+        node = graph.nodes[name]
+        if isinstance(node, Output):
+            continue
+        if isinstance(node, MeanPool) or behind & set(graph.sources(name)):
+            behind.add(name)
+    return tuple(name for name in graph.order if name in behind)
+
+
+# --- chains ---------------------------------------------------------------------------------
+
+
+def _chains(graph: Graph, readout: Iterable[str]) -> tuple[list[_Chain], list[Refusal]]:
+    host = set(readout)
+    messages = {name for name in graph.order if _is_message(graph, name, host)}
+    chains: list[_Chain] = []
+    chain_of: dict[str, _Chain] = {}
+    refusals = []
+    for name in graph.order:
+        node = graph.nodes[name]
+        if name in host or isinstance(node, Input | Output | Quantize):
+            continue
+        chain = None
+        if not isinstance(node, Linear):
+            chain = _chain_to_continue(graph, name, chain_of, messages)
+        if chain is None:
+            chain = _Chain([])
+            chains.append(chain)
+        chain.nodes.append(name)
+        chain_of[name] = chain
+        if isinstance(node, Linear):
+            continue
+        arriving = [source for source in graph.sources(name) if source in messages]
+        chain.graded += [source for source in arriving if source not in chain.graded]
+        if len(chain.graded) > 1:
+            refusals.append(_two_graded_inputs(name, chain.graded))
+    position = {name: i for i, name in enumerate(graph.order)}
+    # A message is sent before its receivers' last nodes are computed, so this order is topological.
+    return sorted(chains, key=lambda chain: position[chain.nodes[-1]]), refusals
+
+
+def _is_message(graph: Graph, name: str, host: set[str]) -> bool:
+    """Whether the value of a node leaves the group that computes it."""
+    targets = graph.targets(name)
+    return (
+        isinstance(graph.nodes[name], Input | Quantize)
+        or len(targets) > 1
+        or any(t in host or isinstance(graph.nodes[t], Linear | Output) for t in targets)
+    )
+
+
+def _chain_to_continue(
+    graph: Graph, name: str, chain_of: dict[str, _Chain], messages: set[str]
+) -> _Chain | None:
+    """The chain that a node continues; where several meet, the others turn into messages."""
+    meeting = [source for source in graph.sources(name) if source not in messages]
+    if not meeting:
+        return None
+    kept = min(meeting, key=lambda source: len(chain_of[source].graded))
+    messages.update(source for source in meeting if source != kept)
+    return chain_of[kept]
+
+
+def _groups(graph: Graph, chains: list[_Chain], readout: tuple[str, ...]) -> Iterable[Group]:
+    (entry,) = (n for n in graph.order if isinstance(graph.nodes[n], Quantize))
+    latency = {entry: 0}
+    yield Group(entry, SOURCE, (entry,), 0)
+    for chain in chains:
+        first, name = chain.nodes[0], chain.nodes[-1]
+        arrivals = {}
+        for source in chain.graded:
+            arrivals["graded"] = (source, latency[source])
+        if isinstance(graph.nodes[first], Linear):
+            (source,) = graph.sources(first)
+            arrivals["synaptic"] = (source, latency[source] + 1)
+        latency[name] = max(at for _, at in arrivals.values())
+        ports = {
+            port: Arrival(source, latency[name] - at) for port, (source, at) in arrivals.items()
+        }
+        yield Group(
+            name,
+            NEURONS,
+            tuple(chain.nodes),
+            latency[name],
+            ports.get("synaptic"),
+            ports.get("graded"),
+        )
+    if readout:
+        source = _outside_sources(graph, readout)[0]
+        yield Group(readout[-1], READOUT, readout, latency[source], graded=Arrival(source, delay=0))
+
+
+def _outside_sources(graph: Graph, readout: tuple[str, ...]) -> list[str]:
+    found = [s for name in readout for s in graph.sources(name) if s not in readout]
+    return list(dict.fromkeys(found))
+
+
+# --- refusals -------------------------------------------------------------------------------
+
+
+def _unknown_nodes(graph: Graph) -> Iterable[Refusal]:
+    known: tuple[type[Node], ...] = (*_NEURON_OPERATIONS, MeanPool, Input, Output, Quantize)
+    for name in graph.order:
+        node = graph.nodes[name]
+        if not isinstance(node, known):
+            yield Refusal(
+                name,
+                f"{type(node).__name__} has no Lava operation",
+                "quantise the graph with this tool, which folds such nodes into their neighbours",
+            )
+
+
+def _source_problems(graph: Graph) -> Iterable[Refusal]:
+    fix = "quantise the graph with this tool: one Quantize node right behind the Input"
+    for name in graph.targets(graph.input_name):
+        if not isinstance(graph.nodes[name], Quantize):
+            yield Refusal(name, "it takes the real input, and Lava takes integers", fix)
+    entries = [n for n in graph.order if isinstance(graph.nodes[n], Quantize)]
+    for name in entries:
+        if graph.sources(name) != (graph.input_name,):
+            yield Refusal(name, "Quantize runs on the host and takes the Input only", fix)
+    for name in entries[1:]:
+        yield Refusal(name, f"it is the second source of the network beside {entries[0]}", fix)
+
+
+def _shape_problems(graph: Graph) -> Iterable[Refusal]:
+    for name in graph.order:
+        shape = graph.nodes[name].output_shape
+        if len(shape) != 1:
+            yield Refusal(
+                name,
+                f"one step has shape {shape}, and groups are vectors of neurons",
+                "flatten the data to (sample, step, feature)",
+            )
+
+
+def _two_graded_inputs(name: str, sources: list[str]) -> Refusal:
+    return Refusal(
+        name,
+        f"its neuron group would take {len(sources)} graded spikes ({', '.join(sources)}) and has "
+        "one port for them",
+        "add at most one value to a chain of neurons, for instance one residual per block",
+    )
+
+
+def _readout_problems(graph: Graph, readout: tuple[str, ...]) -> Iterable[Refusal]:
+    fix = "put one MeanPool behind the last block, and behind it only the decoder"
+    for name in readout:
+        node = graph.nodes[name]
+        if not isinstance(node, _READOUT_OPERATIONS):
+            yield Refusal(
+                name,
+                f"{type(node).__name__} stands behind MeanPool, where the host reads out",
+                fix,
+            )
+        elif isinstance(node, MeanPool) and graph.sources(name)[0] in readout:
+            yield Refusal(name, "a second running mean stands behind another one", fix)
+    sources = _outside_sources(graph, readout)
+    if len(sources) > 1:
+        yield Refusal(
+            readout[0], f"the read-out would read from several groups: {', '.join(sources)}", fix
+        )

@@ -1,0 +1,217 @@
+"""The program of a neuron group: one entry per node, with shifts, widths and parameters.
+
+An entry names one operation of the bundle's ``operations.py`` and everything that it needs; the
+binary points of the graph turn into shifts here and nowhere else. Shifts are one number, or one per
+neuron.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.exporters.lava.groups import READOUT, SOURCE, Group
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import (
+    Activation,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Linear,
+    MeanPool,
+    Node,
+    Quantize,
+    Sum,
+)
+from pspike_deploy.graph.semantics import NodeQuantization
+
+IntArray = npt.NDArray[np.int64]
+Shift = int | list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """What the bundle needs to compute one node.
+
+    Attributes:
+        operation: key of the bundle's ``OPERATIONS``.
+        settings: numbers under the names that the operation uses.
+        parameters: int64 arrays under the names that the operation uses.
+        state_words: state words per neuron.
+    """
+
+    operation: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, IntArray] = field(default_factory=dict)
+    state_words: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node stands: its graph, its name, the binary point of its input."""
+
+    graph: Graph
+    name: str
+    on_host: bool
+
+    @property
+    def formats(self) -> NodeQuantization:
+        """Integer formats of the node."""
+        return self.graph.semantics.quantization[self.name]
+
+    @property
+    def f_in(self) -> IntArray:
+        """Fraction bits of the input; one number, or one per neuron."""
+        return self.graph.output_format(self.graph.sources(self.name)[0]).fractions()
+
+    @property
+    def f_out(self) -> IntArray:
+        """Fraction bits of the output; one number, or one per neuron."""
+        return self.formats.output.fractions()
+
+    def f(self, tensor: str) -> IntArray:
+        """Fraction bits of a stored tensor; one number, or one per neuron."""
+        return self.formats.tensors[tensor].fractions()
+
+
+def operation_of(graph: Graph, name: str, group: Group) -> Operation:
+    """The operation of a node in its group."""
+    return _operation(graph.nodes[name], Place(graph, name, group.kind == READOUT))
+
+
+def program(graph: Graph, group: Group) -> list[dict[str, Any]]:
+    """The program of a group as plain data, without the parameter arrays.
+
+    An input ``@a_in`` or ``@x_in`` is what arrived at that port; all others are nodes of the group.
+    """
+    entries = []
+    for name in group.nodes:
+        operation = operation_of(graph, name, group)
+        entries.append(
+            {
+                "node": name,
+                "operation": operation.operation,
+                "inputs": _inputs(graph, name, group),
+                "settings": operation.settings,
+                "state_words": operation.state_words,
+            }
+        )
+    return entries
+
+
+def parameters(graph: Graph, group: Group) -> dict[str, IntArray]:
+    """Parameter arrays of a group, int64, by ``<node>/<name>``."""
+    return {
+        f"{name}/{key}": array
+        for name in group.nodes
+        for key, array in operation_of(graph, name, group).parameters.items()
+    }
+
+
+def _inputs(graph: Graph, name: str, group: Group) -> list[str]:
+    if group.kind == SOURCE:
+        return []
+    if group.synaptic is not None and name == group.nodes[0]:
+        return ["@a_in"]
+    return [source if source in group.nodes else "@x_in" for source in graph.sources(name)]
+
+
+def _shift(values: IntArray) -> Shift:
+    plain: Shift = values.tolist()
+    return plain
+
+
+def _integers(array: npt.NDArray[Any]) -> IntArray:
+    return np.ascontiguousarray(array, np.int64)
+
+
+@singledispatch
+def _operation(node: Node, place: Place) -> Operation:
+    raise NotImplementedError(f"{type(node).__name__} is refused before it comes here")
+
+
+@_operation.register
+def _(node: Quantize, place: Place) -> Operation:
+    return Operation("Input", {"bits": place.formats.output.bits})
+
+
+@_operation.register
+def _(node: Linear, place: Place) -> Operation:
+    bits = {"bits": place.formats.output.bits}
+    if place.on_host:
+        return Operation("HostSynapses", bits, {"weight": _integers(node.weight)})
+    return Operation("Synapses", bits)
+
+
+@_operation.register
+def _(node: ChannelAffine, place: Place) -> Operation:
+    shift = _shift(place.f("a") + place.f_in - place.f_out)
+    return Operation(
+        "ChannelAffine",
+        {"shift": shift, "bits": place.formats.output.bits},
+        {"a": _integers(node.a), "b": _integers(node.b)},
+    )
+
+
+@_operation.register
+def _(node: Bernoulli, place: Place) -> Operation:
+    shift = _shift(place.f("a") + place.f_in - place.graph.semantics.noise_bits)
+    return Operation(
+        "Bernoulli",
+        {"shift": shift, "site": node.site},
+        {"a": _integers(node.a), "b": _integers(node.b)},
+    )
+
+
+@_operation.register
+def _(node: DiagonalSSM, place: Place) -> Operation:
+    pairs = {"a": node.a_bar, "b": node.b_bar, "c": node.c}
+    # Neurons last, as in all messages: one state word of all neurons is one row.
+    modes = {
+        f"{key}_{part}": _integers(pair[..., i].T)
+        for key, pair in pairs.items()
+        for i, part in enumerate(("re", "im"))
+    }
+    return Operation(
+        "DiagonalSSM",
+        {
+            "decay_shift": _shift(place.f("a_bar")),
+            "read_shift": _shift(place.f("c") + place.f("state") - place.f_out),
+            "state_bits": place.formats.tensors["state"].bits,
+            "bits": place.formats.output.bits,
+        },
+        {**modes, "d": _integers(node.d)},
+        state_words=2 * node.modes,
+    )
+
+
+@_operation.register
+def _(node: Activation, place: Place) -> Operation:
+    if node.kind == "relu":
+        return Operation("Relu")
+    return Operation(
+        "Gelu",
+        {"interval_shift": _shift(place.f_in - node.table_step_bits)},
+        {"table": _integers(node.table)},
+    )
+
+
+@_operation.register
+def _(node: Sum, place: Place) -> Operation:
+    return Operation("Sum", {"bits": place.formats.output.bits})
+
+
+@_operation.register
+def _(node: MeanPool, place: Place) -> Operation:
+    return Operation(
+        "MeanPool",
+        {
+            "shift": _shift(place.f_in - place.f("state")),
+            "state_bits": place.formats.tensors["state"].bits,
+        },
+        state_words=1,
+    )

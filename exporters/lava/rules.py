@@ -1,0 +1,181 @@
+"""Rules that an integer graph must obey to run in the Lava bundle, each a function.
+
+The bundle computes in NumPy's int64, whose overflow is silent. What a register can hold in the
+worst case is known from its format, so it is checked before the export and never while running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import singledispatch
+from typing import Final
+
+import numpy as np
+
+from pspike_deploy.exporters.lava import dense
+from pspike_deploy.exporters.lava.groups import READOUT, Group, Partition
+from pspike_deploy.exporters.lava.programs import Operation, operation_of
+from pspike_deploy.exporters.lava.refusals import Refusal
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import (
+    ACTIVATION_KINDS,
+    Activation,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Linear,
+    MeanPool,
+    Node,
+    Sum,
+)
+from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS
+
+#: Largest magnitude of an intermediate result; one bit below int64 leaves room for rounding.
+INT64_LIMIT: Final = 2**62
+#: Longest shift of an int64.
+LONGEST_SHIFT: Final = 62
+
+
+def format_problems(
+    graph: Graph, partition: Partition, largest_inputs: Mapping[str, int]
+) -> list[Refusal]:
+    """Every node whose formats the bundle cannot hold.
+
+    Args:
+        graph: integer graph.
+        partition: its groups.
+        largest_inputs: known largest magnitudes of node outputs; others follow from the formats.
+    """
+    largest = _largest_values(graph) | dict(largest_inputs)
+    found: list[Refusal] = []
+    for group in partition.groups:
+        if group.kind != READOUT:
+            found += dense.payload_fits_message(group.name, graph.output_format(group.name).bits)
+        if group.synaptic is not None:
+            found += _dense_problems(graph, group.nodes[0], largest)
+        for name in group.nodes:
+            found += _node_problems(graph, name, group, largest)
+    return found
+
+
+def _largest_values(graph: Graph) -> dict[str, int]:
+    """Largest magnitude of every quantised node's output."""
+    # A register that wraps also reaches -2**(bits - 1).
+    extra = 1 if graph.semantics.overflow == "wrap" else 0
+    return {
+        name: 1 if isinstance(graph.nodes[name], Bernoulli) else q.output.limit + extra
+        for name, q in graph.semantics.quantization.items()
+    }
+
+
+def _dense_problems(graph: Graph, name: str, largest: Mapping[str, int]) -> list[Refusal]:
+    node = graph.nodes[name]
+    assert isinstance(node, Linear)
+    bits = graph.semantics.quantization[name].tensors["weight"].bits
+    arriving = largest[graph.sources(name)[0]]
+    return [
+        *dense.weights_fit_register(name, node.weight, bits),
+        *dense.sum_fits_int32(name, node.weight, bits, arriving),
+    ]
+
+
+def _node_problems(
+    graph: Graph, name: str, group: Group, largest: Mapping[str, int]
+) -> Iterable[Refusal]:
+    operation = operation_of(graph, name, group)
+    node = graph.nodes[name]
+    sources = graph.sources(name)
+    for key, value in operation.settings.items():
+        if key.endswith("shift"):
+            yield from _shift_in_range(name, node, key, value)
+    if isinstance(node, Activation) and node.kind not in ACTIVATION_KINDS:
+        yield Refusal(name, f"unknown function {node.kind!r}", "use gelu or relu")
+    if operation.operation == "Gelu" and not operation.parameters["table"].size:
+        yield Refusal(name, "gelu has no table", "quantise the graph with this tool")
+    worst = _largest_intermediate(node, operation, graph, [largest.get(s, 0) for s in sources])
+    if worst >= INT64_LIMIT:
+        yield Refusal(
+            name,
+            f"its intermediate results reach 2**{worst.bit_length()}, beyond 64-bit integers",
+            "quantise with fewer bits or with binary points that differ less",
+        )
+
+
+def _shift_in_range(name: str, node: Node, key: str, value: int | list[int]) -> Iterable[Refusal]:
+    """Shifts are at most 62; only those of ``half_up`` may be negative."""
+    low, high = int(np.min(value)), int(np.max(value))
+    rounds_up = isinstance(node, ChannelAffine | Bernoulli | MeanPool)
+    least = -LONGEST_SHIFT if rounds_up else 0
+    if low < least or high > LONGEST_SHIFT:
+        yield Refusal(
+            name,
+            f"its binary points give {key.replace('_', ' ')}s of {low} … {high} bits, and "
+            f"{least} … {LONGEST_SHIFT} are possible",
+            "quantise with binary points that differ less",
+        )
+
+
+def _left(operation: Operation) -> int:
+    """Bits by which ``half_up`` shifts left at most."""
+    return min(LONGEST_SHIFT, max(0, -int(np.min(operation.settings["shift"]))))
+
+
+def _rounding_half(operation: Operation) -> int:
+    """What ``half_up`` adds before it shifts right, at most."""
+    right = int(np.max(operation.settings["shift"]))
+    return 0 if right <= 0 else 1 << (min(right, LONGEST_SHIFT) - 1)
+
+
+def _peak(array: np.ndarray) -> int:
+    return int(np.abs(array).max(initial=0))
+
+
+@singledispatch
+def _largest_intermediate(node: Node, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    """Largest magnitude of an intermediate result of a node, from the largest inputs."""
+    return max(inputs, default=0)
+
+
+@_largest_intermediate.register
+def _(node: Linear, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    row = int(np.abs(node.weight.astype(np.int64)).sum(axis=1).max(initial=0))
+    return row * inputs[0]
+
+
+@_largest_intermediate.register(ChannelAffine)
+@_largest_intermediate.register(Bernoulli)
+def _(
+    node: ChannelAffine | Bernoulli, operation: Operation, graph: Graph, inputs: list[int]
+) -> int:
+    product = _peak(operation.parameters["a"]) * inputs[0] + _peak(operation.parameters["b"])
+    accumulator = 1 << (ACCUMULATOR_BITS - 1)
+    rounded = (accumulator << _left(operation)) + _rounding_half(operation)
+    return max(product, rounded)
+
+
+@_largest_intermediate.register
+def _(node: DiagonalSSM, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    state = 1 << (int(operation.settings["state_bits"]) - 1)
+    peak = {name: _peak(array) for name, array in operation.parameters.items()}
+    step = state * (peak["a_re"] + peak["a_im"]) + inputs[0] * max(peak["b_re"], peak["b_im"])
+    read = node.modes * state * (peak["c_re"] + peak["c_im"]) + inputs[0] * peak["d"]
+    return max(step, read)
+
+
+@_largest_intermediate.register
+def _(node: Activation, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    if operation.operation != "Gelu":
+        return inputs[0]
+    interval = 1 << min(LONGEST_SHIFT, max(0, int(np.max(operation.settings["interval_shift"]))))
+    return max(inputs[0], 2 * _peak(operation.parameters["table"]) * interval)
+
+
+@_largest_intermediate.register
+def _(node: Sum, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    return sum(inputs)
+
+
+@_largest_intermediate.register
+def _(node: MeanPool, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    total = 1 << int(operation.settings["state_bits"])
+    return (inputs[0] << _left(operation)) + _rounding_half(operation) + total

@@ -1,0 +1,272 @@
+"""Make the environment that runs Lava.
+
+There are two ways: ``declared``, on the Python 3.10 that Lava declares, and ``shim``, on a newer
+Python with the import shim of the bundle. Both install the one pinned requirement list of the
+bundle, and test the result with a small network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.simulators.lava.cache import (
+    CACHE_VARIABLE,
+    PYTHON_VARIABLE,
+    LavaEnvironment,
+    Way,
+    bundle_file,
+    cached_environments,
+    environments_folder,
+    python_in,
+    read_marker,
+    requirements_digest,
+    smoke_test,
+    what_and_why,
+    write_marker,
+)
+from pspike_deploy.simulators.lava.interpreters import (
+    DECLARED_VERSION,
+    Interpreter,
+    clean_environment,
+    find_declared_python,
+    probe,
+    running_python,
+)
+from pspike_deploy.simulators.lava.process_group import run_watched, signals_deferred
+
+Progress = Callable[[str], None]
+
+_INSTALL_LIMIT_S = 1800.0
+_LOG_LIMIT = 64 * 2**20
+_LOG_LINES = 15
+# A current of 4 or 6 per step from step 2 on, a threshold of 10, reset to 0: see smoke_test.py.
+_SMOKE_SPIKES = [[0, 0, 0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 1, 0, 1, 0]]
+
+
+def setup_lava_environment(
+    python: str | None = None,
+    way: Way | Literal["auto"] = "auto",
+    progress: Progress = lambda _message: None,
+) -> LavaEnvironment:
+    """Make the environment that runs Lava, or return it at once if it was made before.
+
+    Several programs may call this at the same time; an interrupted set-up is never used and is made
+    again by the next one.
+
+    Args:
+        python: interpreter to make it from; by default one is looked for.
+        way: ``declared`` (Python 3.10 from ``PATH``, pyenv or uv), ``shim`` (this program's own
+            Python), or ``auto``: declared where there is a Python 3.10 and it works, else shim.
+        progress: called with a sentence at each stage.
+
+    Raises:
+        PspikeError: E-USAGE (``way`` is unknown), E-LAVA-SETUP (no suitable Python, or the
+            installation or its test failed; with the last lines).
+        KeyboardInterrupt: the user interrupted the set-up.
+    """
+    if way not in ("auto", "declared", "shim"):
+        raise PspikeError(
+            "E-USAGE",
+            f"there is no way {way!r} to set up Lava",
+            fix="take auto, declared or shim",
+        )
+    if sys.platform == "win32":
+        raise PspikeError(
+            "E-LAVA-SETUP",
+            "Lava does not run on Windows",
+            fix="use Linux, for instance in the Windows subsystem for Linux (WSL 2)",
+        )
+    existing = _made_before(way) if python is None else None
+    if existing is not None:
+        return existing
+    if python is not None:
+        return _make(_asked_interpreter(python, way), progress)
+    declared = find_declared_python() if way != "shim" else None
+    if declared is not None:
+        try:
+            return _make(declared, progress)
+        except PspikeError as error:
+            if way == "declared":
+                raise
+            progress(f"Python {declared.version_text} failed, so the shim is tried: {error.what}")
+    elif way == "declared":
+        version = ".".join(map(str, DECLARED_VERSION))
+        raise PspikeError(
+            "E-LAVA-SETUP",
+            f"there is no Python {version} from which an environment can be made",
+            why="PATH, pyenv's versions and uv were searched; a candidate must run, be CPython "
+            "and have the modules venv and ensurepip",
+            fix=f"install Python {version}, name it with --python, or take --way shim",
+        )
+    return _make(_running_interpreter(), progress)
+
+
+def _made_before(way: str) -> LavaEnvironment | None:
+    """The cached environment that a set-up without a chosen Python would make again."""
+    running = platform.python_version()
+    for environment in cached_environments():
+        if way == "auto" or (way == environment.way == "declared"):
+            return environment
+        if way == environment.way == "shim" and environment.versions["python"] == running:
+            return environment
+    return None
+
+
+def _asked_interpreter(python: str, way: str) -> Interpreter:
+    interpreter = probe(Path(python).expanduser() if os.sep in python else python)
+    if interpreter is None or interpreter.version < DECLARED_VERSION:
+        raise PspikeError(
+            "E-LAVA-SETUP",
+            "no environment can be made from this Python",
+            why="it does not run, is not CPython, has no venv or ensurepip, or is older than 3.10",
+            fix="name a Python 3.10 or newer, or leave it out to have one looked for",
+            where=python,
+        )
+    if way not in ("auto", _way_of(interpreter)):
+        raise PspikeError(
+            "E-LAVA-SETUP",
+            f"Python {interpreter.version_text} does not fit the way {way!r}",
+            why="declared means Python 3.10, shim means Python 3.11 or newer",
+            fix="leave out one of the two",
+            where=python,
+        )
+    return interpreter
+
+
+def _running_interpreter() -> Interpreter:
+    interpreter = running_python()
+    if interpreter is None:
+        raise PspikeError(
+            "E-LAVA-SETUP",
+            "no environment can be made from the Python that runs this program",
+            why="it is not CPython, or has no venv or ensurepip (Debian: package python3-venv)",
+            fix="name another Python with --python",
+            where=sys.executable,
+        )
+    return interpreter
+
+
+def _way_of(interpreter: Interpreter) -> Way:
+    return "declared" if interpreter.version[:2] == DECLARED_VERSION else "shim"
+
+
+def _make(interpreter: Interpreter, progress: Progress) -> LavaEnvironment:
+    """Make the environment for an interpreter, unless it exists."""
+    name = f"{_way_of(interpreter)}-py{interpreter.version_text}-{requirements_digest()}"
+    folder = environments_folder() / name
+    with signals_deferred(), _locked(folder.with_name(f"{name}.lock"), progress) as lock:
+        environment = read_marker(folder)
+        if environment is not None:
+            return environment
+        try:
+            if folder.exists():  # an earlier set-up was interrupted
+                shutil.rmtree(folder)
+            return _install(interpreter, folder, lock, progress)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                what = "the environment cannot be written"
+                raise _setup_error(what, str(error), folder) from error
+            raise
+
+
+def _install(
+    interpreter: Interpreter, folder: Path, lock: int, progress: Progress
+) -> LavaEnvironment:
+    """Make, fill and test an environment, and mark it as complete last."""
+    version = interpreter.version_text
+    progress(f"making an environment from Python {version} in {folder}")
+    _run_tool([interpreter.executable, "-I", "-m", "venv", folder], "venv", lock)
+    python = python_in(folder)
+    progress("installing Lava and its pinned requirements (about 240 MB)")
+    pip: list[str | Path] = [python, "-I", "-m", "pip", "install", "--no-input", "--no-deps"]
+    pip += ["--ignore-requires-python", "--disable-pip-version-check"]
+    pip += ["-r", bundle_file("lava-requirements.txt")]
+    _run_tool(pip, "pip", lock)
+    progress("testing it with a small network")
+    environment = LavaEnvironment(python, _way_of(interpreter), {}, folder)
+    try:
+        found = smoke_test(environment, "network")
+    except PspikeError as error:
+        raise _setup_error(
+            "Lava was installed but does not work", what_and_why(error), folder
+        ) from error
+    if found["spikes"] != _SMOKE_SPIKES:
+        why = f"the test network spiked as {found['spikes']} instead of {_SMOKE_SPIKES}"
+        raise _setup_error("Lava was installed but computes something else", why, folder)
+    environment = LavaEnvironment(python, environment.way, found["versions"], folder)
+    write_marker(environment, folder)
+    progress(f"done: {python}")
+    return environment
+
+
+def _run_tool(command: list[str | Path], name: str, lock: int) -> None:
+    """Run venv or pip; a failure becomes an error with its last lines.
+
+    The tool inherits the lock: if this program is killed, the next set-up waits for the tool.
+    """
+    # The user's index, proxy and certificates stay; what would install elsewhere does not.
+    elsewhere = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_REQUIREMENT")
+    variables = {k: v for k, v in clean_environment().items() if k not in elsewhere}
+    with tempfile.TemporaryDirectory(prefix="pspike-setup-") as log_folder:
+        logs = [Path(log_folder) / "stdout.txt", Path(log_folder) / "stderr.txt"]
+        try:
+            ending = run_watched(
+                [str(part) for part in command],
+                folder=Path(log_folder),
+                environment=variables | {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"},
+                stdout=logs[0],
+                stderr=logs[1],
+                time_limit_s=_INSTALL_LIMIT_S,
+                output_limit=_LOG_LIMIT,
+                pass_fds=(lock,),
+            )
+        except OSError as error:
+            raise _setup_error(f"{name} does not start", str(error), command[0]) from error
+        text = "\n".join(log.read_text(errors="replace").strip() for log in logs)
+        lines = text.strip().splitlines()[-_LOG_LINES:]
+    if ending.status != 0:
+        outcome = "did not end in time" if ending.stopped == "time" else "failed"
+        raise _setup_error(f"{name} {outcome}", "\n".join(["its last lines:", *lines]), command[0])
+
+
+def _setup_error(what: str, why: str, where: str | Path) -> PspikeError:
+    return PspikeError(
+        "E-LAVA-SETUP",
+        what,
+        why=why,
+        fix="check the network and the disk (about 240 MB, more while it installs) and run "
+        f"'pspike lava setup' again; {CACHE_VARIABLE} moves the cache; "
+        f"{PYTHON_VARIABLE} names a Python that has Lava already",
+        where=str(where),
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, progress: Progress) -> Iterator[int]:
+    """Hold a file's lock, waiting for whoever holds it; yields the file descriptor."""
+    import fcntl  # not on Windows, where this module must import all the same
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _setup_error("the cache folder cannot be written", str(error), path) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another set-up is at work; waiting for it")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
