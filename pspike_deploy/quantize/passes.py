@@ -1,0 +1,155 @@
+"""Passes that rewrite a float graph without changing what it computes.
+
+Each pass is a pure function ``graph -> graph``, registered by name. Their order is :data:`FOLDING`.
+The pipeline replays a few samples after each of them and reports what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import (
+    Affine,
+    BatchNorm,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Linear,
+    MeanPool,
+    Node,
+)
+
+Pass = Callable[[Graph], Graph]
+
+#: Every pass by name.
+PASSES: Final[dict[str, Pass]] = {}
+
+#: The passes in front of the choice of integer formats, in order.
+FOLDING: Final = (
+    "fold_batch_norm",
+    "merge_gains",
+    "fold_input_matrix",
+    "balance_states",
+    "split_affine",
+)
+
+#: Most powers of two by which a slow mode's state is scaled down. A mode that could grow further
+#: (a decay within 2**-14 of 1) keeps its resolution and relies on the overflow policy instead.
+MOST_STATE_SCALING: Final = 14
+
+
+def register(function: Pass) -> Pass:
+    """Register a pass under its function name."""
+    PASSES[function.__name__] = function
+    return function
+
+
+@register
+def fold_batch_norm(graph: Graph) -> Graph:
+    """Each BatchNorm (evaluation mode) becomes a ChannelAffine with constant gain and offset."""
+    changes: dict[str, Node] = {}
+    for name, node in graph.nodes.items():
+        if isinstance(node, BatchNorm):
+            a = node.gain.astype(np.float64) / np.sqrt(
+                node.variance.astype(np.float64) + node.epsilon
+            )
+            changes[name] = ChannelAffine(a, node.bias - node.mean * a)
+    return graph.with_nodes(changes)
+
+
+@register
+def merge_gains(graph: Graph) -> Graph:
+    """Every ChannelAffine that can be absorbed by a neighbour is.
+
+    A gain in front of a gain, of a sampler or of dense synapses, or behind dense synapses, is one
+    multiplication too many; a gain in front of a mean over time moves behind it (both are linear).
+    """
+    changed = True
+    while changed:
+        changed = False
+        for name, node in graph.nodes.items():
+            merged = _merged(graph, name, node) if isinstance(node, ChannelAffine) else None
+            if merged is not None:
+                graph, changed = merged, True
+                break
+    return graph
+
+
+def _merged(graph: Graph, name: str, gain: ChannelAffine) -> Graph | None:
+    """The graph without this gain, or None where nothing can absorb it."""
+    a, b = gain.a.astype(np.float64), gain.b.astype(np.float64)
+    targets = graph.targets(name)
+    if len(targets) == 1:
+        (target,) = targets
+        node = graph.nodes[target]
+        if isinstance(node, ChannelAffine):
+            joined: Node = ChannelAffine(node.a * a, node.a * b + node.b)
+            return graph.with_nodes({target: joined}).without(name)
+        if isinstance(node, Bernoulli):
+            joined = Bernoulli(node.a * a, node.a * b + node.b, node.site)
+            return graph.with_nodes({target: joined}).without(name)
+        if isinstance(node, Affine):
+            joined = Affine(node.weight * a, node.bias + node.weight @ b)
+            return graph.with_nodes({target: joined}).without(name)
+        if isinstance(node, MeanPool):
+            return graph.without(name).with_inserted(target, name, gain)
+    (source,) = graph.sources(name)
+    before = graph.nodes[source]
+    if isinstance(before, Affine) and len(graph.targets(source)) == 1:
+        joined = Affine(before.weight * a[:, None], before.bias * a + b)
+        return graph.with_nodes({source: joined}).without(name)
+    return None
+
+
+@register
+def fold_input_matrix(graph: Graph) -> Graph:
+    """In every DiagonalSSM, B moves into C, so that a spike adds a plain 1 to each mode."""
+    changes: dict[str, Node] = {}
+    for name, node in graph.nodes.items():
+        if isinstance(node, DiagonalSSM):
+            residue = _complex(node.b_bar) * _complex(node.c)
+            ones = np.ones_like(residue)
+            changes[name] = DiagonalSSM(node.a_bar, _pairs(ones), _pairs(residue), node.d)
+    return graph.with_nodes(changes)
+
+
+@register
+def balance_states(graph: Graph) -> Graph:
+    """Scale each mode by a power of two so that binary spikes keep its state within ±1.
+
+    With spikes of 0 and 1, |z| <= |B| / (1 - |A|) at every step. Powers of two change no bit of the
+    float result; they let one integer format serve all modes.
+    """
+    changes: dict[str, Node] = {}
+    for name, node in graph.nodes.items():
+        if isinstance(node, DiagonalSSM):
+            a, b = np.abs(_complex(node.a_bar)), np.abs(_complex(node.b_bar))
+            bound = b / np.maximum(1.0 - a, 2.0**-MOST_STATE_SCALING)
+            bits = np.ceil(np.log2(np.maximum(bound, 2.0**-MOST_STATE_SCALING)))
+            scale = np.exp2(-np.minimum(bits, MOST_STATE_SCALING))[..., None]
+            changes[name] = DiagonalSSM(node.a_bar, node.b_bar * scale, node.c / scale, node.d)
+    return graph.with_nodes(changes)
+
+
+@register
+def split_affine(graph: Graph) -> Graph:
+    """Each Affine becomes synapses (Linear) and neuron arithmetic (ChannelAffine)."""
+    for name, node in list(graph.nodes.items()):
+        if isinstance(node, Affine):
+            gain = ChannelAffine(np.ones(len(node.bias)), node.bias.astype(np.float64))
+            graph = graph.with_inserted(name, f"{name}_gain", gain)
+            graph = graph.with_nodes({name: Linear(node.weight)})
+    return graph
+
+
+def _complex(pairs: npt.NDArray[np.float64]) -> npt.NDArray[np.complex128]:
+    return pairs[..., 0].astype(np.float64) + 1j * pairs[..., 1].astype(np.float64)
+
+
+def _pairs(values: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
+    return np.stack([values.real, values.imag], axis=-1)

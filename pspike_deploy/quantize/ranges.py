@@ -1,0 +1,162 @@
+"""How large values can get: a guaranteed interval per node, and the observed one.
+
+Guaranteed intervals follow from the parameters and from the range of the input alone (interval
+arithmetic; an SSM driven by binary spikes is bounded by the positive and the negative part of its
+impulse response). Observed intervals come from calibration runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import (
+    Activation,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Input,
+    Linear,
+    MeanPool,
+    Node,
+    Output,
+    Sum,
+)
+from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.simulators import layerwise, reference
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Steps of the impulse response that are summed one by one; the tail is bounded geometrically.
+RESPONSE_STEPS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """Lower and upper end per neuron, float64 (neurons,)."""
+
+    low: FloatArray
+    high: FloatArray
+
+    @property
+    def magnitude(self) -> float:
+        """Largest absolute value over all neurons."""
+        return float(max(np.abs(self.low).max(initial=0.0), np.abs(self.high).max(initial=0.0)))
+
+
+def guaranteed(graph: Graph, input_range: Interval) -> dict[str, Interval]:
+    """Interval of every node's output that no input within ``input_range`` can leave."""
+    found: dict[str, Interval] = {}
+    for name in graph.order:
+        node = graph.nodes[name]
+        if isinstance(node, Input):
+            found[name] = input_range
+        else:
+            found[name] = _interval(node, [found[s] for s in graph.sources(name)])
+    return found
+
+
+def observed(
+    graph: Graph, x: npt.ArrayLike, seed: int, draws: int = 1, device: str = "auto"
+) -> dict[str, Interval]:
+    """Smallest and largest output of every node over calibration runs of the reference."""
+    names = layerwise.recordable(graph)
+    result: dict[str, Interval] = {}
+    for draw in range(draws):
+        recording = reference.run(
+            graph, x, noise=Noise.philox(seed), draw=draw, record=names, device=device
+        )
+        for name in names:
+            values = recording.values[name].astype(np.float64)
+            here = Interval(values.min(axis=(0, 1)), values.max(axis=(0, 1)))
+            before = result.get(name, here)
+            result[name] = Interval(
+                np.minimum(here.low, before.low), np.maximum(here.high, before.high)
+            )
+    data = np.asarray(x, np.float64)
+    result[graph.input_name] = Interval(data.min(axis=(0, 1)), data.max(axis=(0, 1)))
+    return result
+
+
+def magnitudes(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """Largest absolute value per node."""
+    return {name: interval.magnitude for name, interval in intervals.items()}
+
+
+@singledispatch
+def _interval(node: Node, inputs: list[Interval]) -> Interval:
+    """Interval of a node's output from the intervals of its inputs."""
+    raise PspikeError(
+        "E-TARGET-UNSUPPORTED",
+        f"no range rule for {type(node).__name__}",
+        fix="fold the graph before the ranges are computed",
+    )
+
+
+@_interval.register
+def _(node: Output, inputs: list[Interval]) -> Interval:
+    return inputs[0]
+
+
+@_interval.register
+def _(node: Linear, inputs: list[Interval]) -> Interval:
+    weight = node.weight.astype(np.float64)
+    positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
+    low, high = inputs[0].low, inputs[0].high
+    return Interval(positive @ low + negative @ high, positive @ high + negative @ low)
+
+
+@_interval.register
+def _(node: ChannelAffine, inputs: list[Interval]) -> Interval:
+    ends = np.stack([node.a * inputs[0].low, node.a * inputs[0].high]) + node.b
+    return Interval(ends.min(axis=0), ends.max(axis=0))
+
+
+@_interval.register
+def _(node: Bernoulli, inputs: list[Interval]) -> Interval:
+    width = len(node.a)
+    return Interval(np.zeros(width), np.ones(width))
+
+
+@_interval.register
+def _(node: Activation, inputs: list[Interval]) -> Interval:
+    low, high = np.maximum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
+    # GELU dips to -0.17 on the negative side and never exceeds the rectifier.
+    dip = -0.17 if node.kind == "gelu" else 0.0
+    return Interval(low + dip, high)
+
+
+@_interval.register
+def _(node: Sum, inputs: list[Interval]) -> Interval:
+    return Interval(
+        np.sum([i.low for i in inputs], axis=0), np.sum([i.high for i in inputs], axis=0)
+    )
+
+
+@_interval.register
+def _(node: MeanPool, inputs: list[Interval]) -> Interval:
+    return inputs[0]
+
+
+@_interval.register
+def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
+    """For inputs in [0, 1]: the positive and negative parts of the impulse response, D included."""
+    kernel = reference.convolution_kernel(node, RESPONSE_STEPS)
+    kernel[0] += node.d
+    decay = np.hypot(node.a_bar[..., 0], node.a_bar[..., 1])
+    residue = np.hypot(node.b_bar[..., 0], node.b_bar[..., 1]) * np.hypot(
+        node.c[..., 0], node.c[..., 1]
+    )
+    remaining = np.where(decay < 1, decay**RESPONSE_STEPS / np.maximum(1 - decay, 1e-300), np.inf)
+    tail = (residue * remaining).sum(axis=1)
+    scale = np.maximum(np.abs(inputs[0].low), np.abs(inputs[0].high))
+    return Interval(
+        scale * (np.minimum(kernel, 0).sum(axis=0) - tail),
+        scale * (np.maximum(kernel, 0).sum(axis=0) + tail),
+    )
