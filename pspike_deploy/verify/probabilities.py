@@ -1,0 +1,208 @@
+"""T0 and T1: compare probabilities, not samples, and then samples under common random numbers.
+
+The spikes of the reference are replayed into the integer network (teacher forcing), so that both
+sides compute the probability of every draw from the same history:
+
+* T0: p (reference) against q = Q / 2**k (integer) for every draw, without sampling noise;
+* T1: both sides draw with the same uniform number; a draw differs with probability |p - q|
+  exactly, so the expected number of mismatches is the sum of all |p - q|.
+
+Symbols: p, q probabilities; delta = |p - q|; k noise bits. The total variation of one draw is
+delta; KL(p||q) = p ln(p/q) + (1-p) ln((1-p)/(1-q)); over a path KL adds up and
+TV <= min(sqrt(KL / 2), sum of delta) (chain rule and Pinsker's inequality).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.recording import Recording
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Margin of a neuron's rate: the larger of an absolute and a relative part of its rate.
+RATE_MARGIN_ABSOLUTE: Final = 0.005
+RATE_MARGIN_RELATIVE: Final = 0.05
+
+
+@dataclass(frozen=True)
+class SiteResult:
+    """T0 and T1 of one sampling site.
+
+    Attributes:
+        node: name of the sampling node.
+        draws: number of (sample, step, neuron) triples compared.
+        rate: mean probability of the reference.
+        max_abs_dp: largest |p - q|.
+        max_at: (sample, step, neuron) of the largest.
+        mean_abs_dp: mean |p - q|.
+        max_rate_shift: largest |mean(q - p)| of a neuron.
+        neurons_outside: neurons whose mean(q - p) exceeds the rate margin.
+        impossible: draws with q = 0 or q = 1 while 0 < p < 1, as a share.
+        kl_per_sample: sum of KL(p||q) over steps and neurons, mean over samples, in nats; over the
+            draws with 0 < q < 1.
+        tv_per_sample: sum of |p - q| over steps and neurons, mean over samples.
+        mismatches: spikes that differ under common random numbers.
+        expected_mismatches: sum of |p - q|.
+    """
+
+    node: str
+    draws: int
+    rate: float
+    max_abs_dp: float
+    max_at: tuple[int, int, int]
+    mean_abs_dp: float
+    max_rate_shift: float
+    neurons_outside: tuple[int, ...]
+    impossible: float
+    kl_per_sample: float
+    tv_per_sample: float
+    mismatches: int
+    expected_mismatches: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for files."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ProbabilityComparison:
+    """T0 and T1 of all sites."""
+
+    sites: tuple[SiteResult, ...]
+
+    @property
+    def max_abs_dp(self) -> float:
+        """Largest |p - q| over all draws."""
+        return max((s.max_abs_dp for s in self.sites), default=0.0)
+
+    @property
+    def mean_abs_dp(self) -> float:
+        """Mean |p - q| over all draws."""
+        draws = sum(s.draws for s in self.sites)
+        return sum(s.expected_mismatches for s in self.sites) / draws if draws else 0.0
+
+    @property
+    def mismatches(self) -> int:
+        """Spikes that differ under common random numbers."""
+        return sum(s.mismatches for s in self.sites)
+
+    @property
+    def expected_mismatches(self) -> float:
+        """Expected number of them, the sum of |p - q|."""
+        return sum(s.expected_mismatches for s in self.sites)
+
+    @property
+    def mismatch_p_value(self) -> float:
+        """P(at least this many mismatches) if both sides use the noise alike (Poisson tail)."""
+        return float(stats.poisson.sf(self.mismatches - 1, self.expected_mismatches))
+
+    @property
+    def kl_per_sample(self) -> float:
+        """KL of a whole sample's spikes, in nats."""
+        return sum(s.kl_per_sample for s in self.sites)
+
+    @property
+    def path_tv_bound(self) -> float:
+        """Upper bound of the total variation between the spike paths of one sample."""
+        total = sum(s.tv_per_sample for s in self.sites)
+        return min(1.0, float(np.sqrt(self.kl_per_sample / 2)), total)
+
+    def samples_to_notice(self, alpha: float = 0.01) -> float:
+        """Samples that an optimal observer needs to tell the networks apart at level alpha."""
+        return float(np.log(1 / alpha) / self.kl_per_sample) if self.kl_per_sample else np.inf
+
+    @property
+    def outside(self) -> dict[str, tuple[int, ...]]:
+        """Neurons outside the rate margin, by node; empty where all are inside."""
+        return {s.node: s.neurons_outside for s in self.sites if s.neurons_outside}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``verification.json``."""
+        notice = self.samples_to_notice()
+        return {
+            "max_abs_dp": self.max_abs_dp,
+            "mean_abs_dp": self.mean_abs_dp,
+            "mismatches": self.mismatches,
+            "expected_mismatches": self.expected_mismatches,
+            "mismatch_p_value": self.mismatch_p_value,
+            "kl_per_sample": self.kl_per_sample,
+            "path_tv_bound": self.path_tv_bound,
+            "samples_to_notice": notice if np.isfinite(notice) else None,
+            "sites": [site.to_dict() for site in self.sites],
+        }
+
+
+def compare_probabilities(reference: Recording, replayed: Recording) -> ProbabilityComparison:
+    """T0 and T1 from a reference run and an integer run that replayed its spikes.
+
+    Args:
+        reference: float run with probabilities and spikes of every sampling node.
+        replayed: integer run on the same samples, noise and draw, with the reference's spikes in
+            place of its own (``replay=reference.spikes``).
+
+    Raises:
+        PspikeError: E-USAGE where the recordings are not such a pair.
+    """
+    nodes = list(reference.probabilities)
+    if sorted(nodes) != sorted(replayed.probabilities) or not np.array_equal(
+        reference.samples, replayed.samples
+    ):
+        raise PspikeError(
+            "E-USAGE",
+            "the recordings cannot be compared",
+            why="they do not hold the same sampling nodes and samples",
+            fix="record both sides from the same network and data",
+        )
+    scale = 2.0 ** -int(replayed.run["noise_bits"])
+    return ProbabilityComparison(
+        tuple(
+            _site(
+                node,
+                reference.probabilities[node].astype(np.float64),
+                replayed.probabilities[node] * scale,
+                int(np.sum(reference.values[node] != replayed.values[node])),
+                reference.samples,
+            )
+            for node in nodes
+        )
+    )
+
+
+def _site(
+    node: str, p: FloatArray, q: FloatArray, mismatches: int, samples: npt.NDArray[Any]
+) -> SiteResult:
+    delta = np.abs(p - q)
+    where = np.unravel_index(int(np.argmax(delta)), delta.shape)
+    shift, rate = (q - p).mean(axis=(0, 1)), p.mean(axis=(0, 1))
+    margin = np.maximum(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * rate)
+    return SiteResult(
+        node=node,
+        draws=delta.size,
+        rate=float(rate.mean()),
+        max_abs_dp=float(delta[where]),
+        max_at=(int(samples[where[0]]), int(where[1]), int(where[2])),
+        mean_abs_dp=float(delta.mean()),
+        max_rate_shift=float(np.abs(shift).max()),
+        neurons_outside=tuple(int(i) for i in np.flatnonzero(np.abs(shift) > margin)),
+        impossible=float(np.mean(((q == 0) | (q == 1)) & (p > 0) & (p < 1))),
+        kl_per_sample=float(bernoulli_kl(p, q).sum() / len(p)),
+        tv_per_sample=float(delta.sum() / len(p)),
+        mismatches=mismatches,
+        expected_mismatches=float(delta.sum()),
+    )
+
+
+def bernoulli_kl(p: npt.ArrayLike, q: npt.ArrayLike) -> FloatArray:
+    """KL(p||q) of single draws in nats; 0 where q is 0 or 1 (judged as impossible events)."""
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    inside = (q > 0) & (q < 1)
+    safe = np.where(inside, q, 0.5)
+    divergence = special.rel_entr(p, safe) + special.rel_entr(1 - p, 1 - safe)
+    return np.where(inside, np.maximum(divergence, 0.0), 0.0)

@@ -1,0 +1,301 @@
+"""A divergence as a file: one neuron of one node with all that it takes to compute it again.
+
+The case holds the neuron's share of the node's parameters, its inputs from the first step of the
+sample to the step that differs, its noise, and what both sides say. Running it asks the slow
+interpreter, which knows nothing else of the network, which side is right.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import singledispatch
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import (
+    NODE_TYPES,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Linear,
+    Node,
+)
+from pspike_deploy.graph.semantics import NodeQuantization
+from pspike_deploy.numerics.fixed_point import Format
+from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.recording import Recording
+from pspike_deploy.simulators.interpreter import input_points, run_node, uniforms_of
+from pspike_deploy.simulators.interpreter_nodes import Machine, Unit
+from pspike_deploy.verify.divergence import OUTPUTS, Divergence
+
+_FORMAT = "pspike-replay"
+_VERSION = 1
+
+Array = npt.NDArray[Any]
+Side = Literal["a", "b", "both", "neither"]
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What the interpreter computes for a replay case.
+
+    Attributes:
+        node: name of the node.
+        neuron: number of the neuron in the whole node.
+        values: what it computes at every step: outputs, or codes Q where those differed.
+        agrees_with: the side whose values are the same at every step.
+    """
+
+    node: str
+    neuron: int
+    values: tuple[int, ...]
+    agrees_with: Side
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for ``--json``."""
+        return asdict(self)
+
+
+def replay_case(
+    graph: Graph,
+    a: Recording,
+    divergence: Divergence,
+    *,
+    x: npt.ArrayLike | None = None,
+    noise: Noise | None = None,
+) -> dict[str, Any]:
+    """The one neuron that differs, cut out of its graph.
+
+    Args:
+        graph: integer graph that ran.
+        a: integer recording of it, the first of the two that were compared; it must hold the
+            sources of the node.
+        divergence: where they differ first.
+        x: real input of the run (sample, step, feature); needed for a Quantize node only.
+        noise: noise of the run; needed for a sampling node where it was injected.
+
+    Returns:
+        ``header``: plain data; ``arrays``: parameters, inputs ``input/0`` … (step, width),
+        ``uniforms`` (step,) of a sampling node, ``expected_a`` and ``expected_b`` (step,). Before
+        the step that differs both sides are taken to be the same.
+
+    Raises:
+        PspikeError: E-USAGE where the recording is not one of integers, does not hold the sample
+            or what the node takes, or where ``x`` or ``noise`` is missing.
+    """
+    name, steps = divergence.node, divergence.step + 1
+    if not graph.is_integer or not a.run.get("integer") or name not in graph.semantics.quantization:
+        raise _not_replayable(
+            "only nodes of an integer graph can be computed again",
+            f"node {name}"
+            + ("" if name != OUTPUTS else ", which is the output: no recorded node differs"),
+        )
+    rows = np.flatnonzero(np.asarray(a.samples) == divergence.sample)
+    if not rows.size:
+        raise _not_replayable("the recording does not hold the sample", f"{divergence.sample}")
+    node, neuron, row = graph.nodes[name], divergence.neuron, int(rows[0])
+    inputs = _inputs(graph, a, name, row, steps, x)
+    if not isinstance(node, Linear):  # all others take one value per neuron
+        inputs = [source[:, neuron : neuron + 1] for source in inputs]
+    arrays = {f"input/{number}": source for number, source in enumerate(inputs)}
+    if isinstance(node, Bernoulli):
+        arrays["uniforms"] = _uniforms(graph, a, node, divergence, noise)
+    arrays |= _expected(a, divergence, row)
+    points = input_points(graph, name)
+    formats = graph.semantics.quantization[name]
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "graph": graph.digest,
+        "node": name,
+        "type": type(node).__name__,
+        "quantization": _formats_of_neuron(formats, neuron).to_dict(),
+        "f_in": [] if isinstance(node, Linear) else points[neuron : neuron + 1],
+        "noise_bits": graph.semantics.noise_bits,
+        "overflow": graph.semantics.overflow,
+        "divergence": divergence.to_dict(),
+    }
+    for field, value in only_neuron(node, neuron).parameters():
+        (arrays if isinstance(value, np.ndarray) else header)[f"parameter/{field}"] = value
+    return {"header": header, "arrays": arrays}
+
+
+def write_replay(case: dict[str, Any], path: str | Path) -> None:
+    """Write a case as a compressed ``.npz`` (readable with ``numpy.load``, no pickle)."""
+    header = np.array(json.dumps(case["header"], sort_keys=True))
+    arrays: dict[str, Any] = case["arrays"]
+    np.savez_compressed(path, header=header, **arrays)
+
+
+def run_replay(path: str | Path) -> ReplayResult:
+    """Compute a case written by :func:`write_replay` again, with the interpreter.
+
+    Raises:
+        PspikeError: E-INPUT-MISSING, E-RECORDING-FILE; E-OVERFLOW where the neuron overflows.
+    """
+    header, arrays = _read(Path(path))
+    try:
+        node, unit, inputs = _rebuild(header, arrays)
+        at = header["divergence"]
+        expected = {side: arrays[f"expected_{side}"].tolist() for side in ("a", "b")}
+        by_codes = at["quantity"] == "probability"
+        place = str(at["node"]), int(at["neuron"])
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        raise _not_a_case(Path(path), error) from error
+    outputs, codes = run_node(node, unit, inputs)
+    values = [vector[0] for vector in (codes if by_codes else outputs)]
+    agrees = [side for side in ("a", "b") if values == expected[side]]
+    side: Side = "neither"
+    if agrees:
+        side = "both" if len(agrees) == 2 else "a" if agrees == ["a"] else "b"
+    return ReplayResult(*place, tuple(values), side)
+
+
+# --- cutting a neuron out ------------------------------------------------------------------
+
+
+@singledispatch
+def only_neuron(node: Node, neuron: int) -> Node:
+    """The node with one of its neurons; nodes without parameters per neuron keep a shape only."""
+    return replace(node, shape=(1,))  # type: ignore[call-arg]
+
+
+@only_neuron.register
+def _(node: Linear, neuron: int) -> Node:
+    return Linear(node.weight[neuron : neuron + 1])
+
+
+@only_neuron.register(ChannelAffine)
+@only_neuron.register(Bernoulli)
+def _(node: ChannelAffine | Bernoulli, neuron: int) -> Node:
+    return replace(node, a=node.a[neuron : neuron + 1], b=node.b[neuron : neuron + 1])
+
+
+@only_neuron.register
+def _(node: DiagonalSSM, neuron: int) -> Node:
+    here = slice(neuron, neuron + 1)
+    return DiagonalSSM(node.a_bar[here], node.b_bar[here], node.c[here], node.d[here])
+
+
+def _formats_of_neuron(formats: NodeQuantization, neuron: int) -> NodeQuantization:
+    def cut(whole: Format) -> Format:
+        point = whole.fraction_bits
+        return replace(whole, fraction_bits=point[neuron]) if isinstance(point, tuple) else whole
+
+    tensors = {name: cut(format_) for name, format_ in formats.tensors.items()}
+    return replace(formats, output=cut(formats.output), tensors=tensors)
+
+
+def _inputs(
+    graph: Graph, a: Recording, name: str, row: int, steps: int, x: npt.ArrayLike | None
+) -> list[Array]:
+    """Outputs of the node's sources in one sample, (step, width) each."""
+    found = []
+    for source in graph.sources(name):
+        if source == graph.input_name:
+            if x is None:
+                raise _not_replayable(f"node {name} takes the real input", "no input was given")
+            found.append(np.asarray(x, np.float64)[row, :steps])
+        elif source in a.values:
+            found.append(a.values[source][row, :steps].astype(np.int64))
+        else:
+            raise _not_replayable("a source of the node was not recorded", f"{source}->{name}")
+    return found
+
+
+def _uniforms(
+    graph: Graph, a: Recording, node: Bernoulli, at: Divergence, noise: Noise | None
+) -> Array:
+    """Noise integers of one neuron, (step,)."""
+    described = a.run.get("noise", {})
+    if noise is None and described.get("kind") == "philox4x64-10":
+        noise = Noise.philox(described["seed"])
+    if noise is None:
+        raise _not_replayable("the noise of the run was injected", "no noise was given")
+    draw = uniforms_of(noise, int(a.run.get("draw", 0)), graph.semantics.noise_bits)
+    drawn = [draw(node.site, at.sample, t, at.neuron + 1)[-1] for t in range(at.step + 1)]
+    return np.array(drawn, np.int64)
+
+
+def _expected(a: Recording, at: Divergence, row: int) -> dict[str, Array]:
+    source = a.probabilities if at.quantity == "probability" else a.values
+    first = source[at.node][row, : at.step + 1, at.neuron].astype(np.int64)
+    if int(first[-1]) != at.a:
+        raise _not_replayable(
+            "the recording is not the first one of the comparison",
+            f"it has {int(first[-1])} where the divergence says {at.a}",
+        )
+    second = first.copy()
+    second[-1] = at.b
+    return {"expected_a": first, "expected_b": second}
+
+
+# --- files ---------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    if not path.is_file():
+        raise PspikeError(
+            "E-INPUT-MISSING",
+            "the replay file does not exist",
+            where=str(path),
+            fix="give the path of a .npz file written by 'pspike compare'",
+        )
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            header = json.loads(str(data["header"]))
+            if header["format"] != _FORMAT or header["version"] > _VERSION:
+                raise ValueError(f"format {header['format']}, version {header['version']}")
+            return header, {name: data[name] for name in data.files if name != "header"}
+    except (KeyError, ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
+        raise _not_a_case(path, error) from error
+
+
+def _rebuild(
+    header: dict[str, Any], arrays: dict[str, Array]
+) -> tuple[Node, Unit, list[tuple[list[Any], ...]]]:
+    prefix = "parameter/"
+    fields = {
+        key[len(prefix) :]: tuple(value) if isinstance(value, list) else value
+        for key, value in {**header, **arrays}.items()
+        if key.startswith(prefix)
+    }
+    node = NODE_TYPES[header["type"]](**fields)
+    uniforms = arrays["uniforms"].tolist() if isinstance(node, Bernoulli) else []
+    machine = Machine(
+        str(header["overflow"]),
+        int(header["noise_bits"]),
+        lambda _site, _sample, step, _neurons: [uniforms[step]],
+        sample=int(header["divergence"]["sample"]),
+    )
+    formats = NodeQuantization.from_dict(header["quantization"])
+    unit = Unit(str(header["node"]), formats, [int(f) for f in header["f_in"]], machine)
+    count = sum(key.startswith("input/") for key in arrays)
+    sources = [arrays[f"input/{number}"].tolist() for number in range(count)]
+    return node, unit, list(zip(*sources, strict=True))
+
+
+def _not_a_case(path: Path, error: Exception) -> PspikeError:
+    return PspikeError(
+        "E-RECORDING-FILE",
+        "the file is not a replay case of this tool",
+        why=f"{type(error).__name__}: {error}",
+        where=str(path),
+        fix="write it again with 'pspike compare'",
+    )
+
+
+def _not_replayable(what: str, why: str) -> PspikeError:
+    return PspikeError(
+        "E-USAGE",
+        f"the divergence cannot be replayed: {what}",
+        why=why,
+        fix="record all nodes of an integer run, and give its input and its injected noise",
+    )

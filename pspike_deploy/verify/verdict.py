@@ -1,0 +1,164 @@
+"""The verdict: equivalent or different, from T0, T1 and integer replays.
+
+Until the statistical tests on sampled spikes exist, the verdict rests on three things: replays
+between integer backends must agree in every integer (T1a), the mean probability shift of every
+neuron must lie within the rate margin (T0), and mismatches under common random numbers are reported
+next to their expectation (T1b). ``tests`` names what ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.simulators import fixed_point, interpreter, layerwise, reference
+from pspike_deploy.verify.compare import Comparison, compare
+from pspike_deploy.verify.probabilities import ProbabilityComparison, compare_probabilities
+
+Verdict = Literal["equivalent", "different", "inconclusive"]
+
+#: Samples that the interpreter replays; it is slow on purpose.
+INTERPRETER_SAMPLES: Final = 1
+
+#: Length of the long stress input in multiples of the given length.
+LONG_STRESS: Final = 4
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of :func:`verify`.
+
+    Attributes:
+        verdict: ``equivalent`` or ``different``.
+        reasons: why it is different; empty where it is not.
+        tests: names of the tests that ran.
+        probabilities: T0 and T1b on the given data.
+        replays: T1a, integer backend against the fixed-point simulator, by backend.
+        stress: largest |p - q| on each stress input (not judged).
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    tests: tuple[str, ...]
+    probabilities: ProbabilityComparison
+    replays: Mapping[str, Comparison]
+    stress: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``verification.json``."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "tests": list(self.tests),
+            "probabilities": self.probabilities.to_dict(),
+            "replays": {name: c.to_dict() for name, c in self.replays.items()},
+            "stress": dict(self.stress),
+        }
+
+
+def verify(
+    graph: Graph,
+    integer: Graph,
+    x: npt.ArrayLike,
+    *,
+    seed: int = 0,
+    samples: npt.ArrayLike | None = None,
+    replays: Mapping[str, Comparison] | None = None,
+    device: str = "auto",
+) -> Verification:
+    """Judge an integer graph against its float graph.
+
+    Args:
+        graph: float graph (the same nodes as ``integer``, i.e. folded, or the original one; sites
+            are matched by name).
+        integer: integer graph.
+        x: (sample, step, feature), real numbers.
+        seed: seed of the common noise.
+        samples: index of each sample in the data set.
+        replays: further integer replays, for instance of Lava; the interpreter's is added here.
+        device: where the reference runs.
+    """
+    noise = Noise.philox(seed)
+    data = layerwise.checked_input(graph, x)
+    indices = layerwise.sample_indices(samples, len(data))
+    probabilities = _replayed(graph, integer, data, indices, noise, device)
+    comparisons = dict(replays or {})
+    few = slice(0, INTERPRETER_SAMPLES)
+    comparisons["interpreter"] = compare(
+        fixed_point.run(integer, data[few], noise=noise, samples=indices[few]),
+        interpreter.run(integer, data[few], noise=noise, samples=indices[few]),
+    )
+    stress = {
+        name: _replayed(
+            graph, _saturating(integer), case, np.arange(len(case)), noise, device
+        ).max_abs_dp
+        for name, case in stress_inputs(data).items()
+    }
+    reasons = tuple(_reasons(probabilities, comparisons))
+    return Verification(
+        verdict="different" if reasons else "equivalent",
+        reasons=reasons,
+        tests=("T0", "T1b", *(f"T1a-{name}" for name in sorted(comparisons))),
+        probabilities=probabilities,
+        replays=comparisons,
+        stress=stress,
+    )
+
+
+def _replayed(
+    graph: Graph,
+    integer: Graph,
+    x: npt.NDArray[np.float64],
+    samples: npt.NDArray[np.int64],
+    noise: Noise,
+    device: str,
+) -> ProbabilityComparison:
+    """Run the reference, replay its spikes into the integer graph, compare the probabilities."""
+    sites = tuple(graph.sites)
+    expected = reference.run(graph, x, noise=noise, samples=samples, record=sites, device=device)
+    actual = fixed_point.run(
+        integer, x, noise=noise, samples=samples, record=sites, replay=expected.spikes
+    )
+    return compare_probabilities(expected, actual)
+
+
+def _saturating(integer: Graph) -> Graph:
+    """Stress may leave the calibrated range; that shows in its figures, not as an error."""
+    return replace(integer, semantics=replace(integer.semantics, overflow="saturate"))
+
+
+def stress_inputs(x: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+    """Inputs at the edge of the data: (1, step, feature) each.
+
+    ``lowest`` and ``highest``: every feature at its extreme at every step; ``alternating``: both in
+    turn; ``long``: the samples' values strung together, several times the usual length.
+    """
+    low, high = x.min(axis=(0, 1)), x.max(axis=(0, 1))
+    steps, features = x.shape[1:]
+    even = (np.arange(steps) % 2 == 0)[:, None]
+    strung = np.resize(x[:LONG_STRESS].reshape(-1, features), (LONG_STRESS * steps, features))
+    return {
+        "lowest": np.broadcast_to(low, (1, steps, features)).copy(),
+        "highest": np.broadcast_to(high, (1, steps, features)).copy(),
+        "alternating": np.where(even, low, high)[None],
+        "long": strung[None],
+    }
+
+
+def _reasons(probabilities: ProbabilityComparison, replays: Mapping[str, Comparison]) -> list[str]:
+    reasons = []
+    for name, comparison in replays.items():
+        if comparison.first_divergence is not None:
+            reasons.append(f"integer replay, {name}: {comparison.first_divergence}")
+    for node, neurons in probabilities.outside.items():
+        reasons.append(
+            f"mean probability shift outside the rate margin at {node}, "
+            f"neurons {', '.join(map(str, neurons[:8]))}{' …' if len(neurons) > 8 else ''}"
+        )
+    return reasons
