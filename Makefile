@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
+# Recorded outputs of the original systems, for tests that skip without them.
+export PSPIKE_SHARED ?= $(abspath $(wildcard ../shared))
+
 # The first Python >= 3.11 that runs; set PYTHON=... to choose another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -24,9 +27,10 @@ lint: $(STAMP)
 
 # mypy follows an installed package, so a plain copy is installed for it.
 types: $(STAMP)
-	@rm -rf build/types
+	@rm -rf build/types build/lib
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/types .
-	MYPYPATH=build/types $(BIN)/mypy --package pspike_deploy
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
+		--cache-dir ../../.mypy_cache --package pspike_deploy
 
 # The tests run Lava in both kinds of environment.
 pytest: lava

@@ -12,11 +12,16 @@ words = st.integers(0, 2**64 - 1)
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=words, site=st.integers(0, 2**32), sample=st.integers(0, 2**40), draw=st.integers(0, 99))
+@given(
+    seed=words, site=st.integers(0, 2**32), sample=st.integers(0, 2**40), draw=st.integers(0, 99)
+)
 def test_words_are_those_of_numpys_philox(seed: int, site: int, sample: int, draw: int) -> None:
     ours = Noise.philox(seed).words(site, [sample], 3, 6, draw)[0]
     for step in range(3):
-        theirs = np.random.Philox(key=[seed, site], counter=[0, step, sample, draw]).random_raw(6)
+        # As arrays: NumPy turns a list that holds words beyond 63 bits into float64.
+        key = np.array([seed, site], np.uint64)
+        counter = np.array([0, step, sample, draw], np.uint64)
+        theirs = np.random.Philox(key=key, counter=counter).random_raw(6)
         np.testing.assert_array_equal(ours[step], theirs)
 
 

@@ -89,7 +89,8 @@ class PhiloxNoise(Noise):
         self, site: int, samples: Samples, steps: int, neurons: int, draw: int = 0
     ) -> FloatArray:
         """Uniform numbers in [0, 1) on the grid of 2**-53."""
-        return (self.words(site, samples, steps, neurons, draw) >> np.uint64(11)) * 2.0**-53
+        words = self.words(site, samples, steps, neurons, draw)
+        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def integers(
         self, site: int, samples: Samples, steps: int, neurons: int, bits: int, draw: int = 0
@@ -130,7 +131,7 @@ class InjectedNoise(Noise):
         indices = np.asarray(samples, np.int64)
         stored = self.uniforms.get(site)
         needed = (int(indices.max(initial=-1)) + 1, steps, neurons)
-        if stored is None or draw != 0 or any(s < n for s, n in zip(stored.shape, needed)):
+        if stored is None or draw != 0 or not np.all(np.greater_equal(stored.shape, needed)):
             raise PspikeError(
                 "E-NOISE",
                 f"the injected noise does not cover site {site}",

@@ -2,8 +2,9 @@
 
 J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw: "Parallel random numbers: as easy as 1, 2, 3"
 (SC 2011). Word ``i`` of :func:`philox_words` for one sample and step equals
-``numpy.random.Philox(key=[seed, site], counter=[0, step, sample, draw]).random_raw(n)[i]``; NumPy
-advances the counter *before* its first block, hence the ``1 + i // 4`` below.
+``numpy.random.Philox(key=[seed, site], counter=[0, step, sample, draw]).random_raw(n)[i]`` (with
+``numpy.uint64`` arrays); NumPy advances the counter *before* its first block, hence the
+``1 + i // 4`` below.
 """
 
 from __future__ import annotations

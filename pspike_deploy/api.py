@@ -1,0 +1,128 @@
+"""The Python interface: the functions that ``pspike_deploy`` itself offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.errors import PspikeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pspike_deploy.exporters.lava.export import LavaBundle
+    from pspike_deploy.graph.graph import Graph
+    from pspike_deploy.numerics.noise import Noise
+    from pspike_deploy.recording import Recording
+
+#: Names of the simulators.
+BACKENDS: Final = ("reference", "fixed-point", "interpreter", "lava")
+
+
+def load(path: str | Path) -> nn.Module:
+    """Network of a checkpoint, in evaluation mode; never runs code from the file.
+
+    Raises:
+        PspikeError: E-INPUT-MISSING, E-CHECKPOINT-*.
+    """
+    from pspike_deploy.models.checkpoint import load_checkpoint
+
+    return load_checkpoint(path).network
+
+
+def simulate(
+    graph: Graph,
+    x: npt.ArrayLike,
+    *,
+    backend: str = "fixed-point",
+    noise: Noise | None = None,
+    samples: npt.ArrayLike | None = None,
+    draw: int = 0,
+    device: str = "auto",
+) -> Recording:
+    """Run a graph on data.
+
+    Args:
+        graph: float graph for ``reference``, integer graph for the other backends.
+        x: (sample, step, feature), real numbers.
+        backend: one of :data:`BACKENDS`.
+        noise: default ``Noise.philox(0)``.
+        samples: index of each sample in the data set, default 0 … n - 1.
+        draw: number of the repetition.
+        device: where the reference runs.
+
+    Raises:
+        PspikeError: E-USAGE for an unknown backend or a graph of the wrong kind, and the errors of
+            the backend.
+    """
+    from pspike_deploy.numerics.noise import Noise
+
+    noise = Noise.philox(0) if noise is None else noise
+    if backend == "reference":
+        from pspike_deploy.simulators import reference
+
+        return reference.run(graph, x, noise=noise, samples=samples, draw=draw, device=device)
+    if backend == "fixed-point":
+        from pspike_deploy.simulators import fixed_point
+
+        return fixed_point.run(graph, x, noise=noise, samples=samples, draw=draw)
+    if backend == "interpreter":
+        from pspike_deploy.simulators import interpreter
+
+        return interpreter.run(graph, x, noise=noise, samples=samples, draw=draw)
+    if backend == "lava":
+        from pspike_deploy.simulators.lava import backend as lava
+
+        return lava.run(graph, x, noise=noise, samples=samples, draw=draw)
+    raise PspikeError(
+        "E-USAGE",
+        f"unknown backend {backend!r}",
+        fix=f"choose one of: {', '.join(BACKENDS)}",
+    )
+
+
+def export(
+    integer: Graph,
+    *,
+    target: str,
+    out: str | Path,
+    x: npt.ArrayLike | None = None,
+    noise: Noise | None = None,
+) -> LavaBundle | Path:
+    """Write an integer graph for a target.
+
+    Args:
+        integer: integer graph.
+        target: ``lava`` (a self-contained bundle, needs ``x``) or ``nir`` (one file).
+        out: folder of the bundle, or path of the file.
+        x: samples that the bundle runs, (sample, step, feature).
+        noise: noise of that run, default ``Noise.philox(0)``.
+
+    Returns:
+        The bundle, or the path of the file.
+    """
+    from pspike_deploy.numerics.noise import Noise
+
+    out = Path(out)
+    if target == "nir":
+        from pspike_deploy.graph.file import write_graph
+
+        write_graph(integer, out)
+        return out
+    if target != "lava" or x is None:
+        raise PspikeError(
+            "E-USAGE",
+            f"cannot export to {target!r}" + ("" if x is not None else " without samples"),
+            why="targets: nir, lava; a Lava bundle contains the samples that it runs",
+            fix="export(integer, target='lava', out=folder, x=samples)",
+        )
+    from pspike_deploy.exporters.lava.export import export_lava
+    from pspike_deploy.simulators import fixed_point
+
+    noise = Noise.philox(0) if noise is None else noise
+    samples = np.arange(len(np.asarray(x)))
+    expected = fixed_point.run(integer, x, noise=noise, samples=samples)
+    return export_lava(integer, out, x=x, samples=samples, noise=noise, expected=expected)

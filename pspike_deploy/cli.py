@@ -1,0 +1,333 @@
+"""The command line: ``pspike`` and its short form ``pspike-export``.
+
+Nothing heavy is imported before a command needs it. Progress goes to stderr; stdout carries the
+result, with ``--json`` exactly one JSON document.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn
+
+import typer
+
+from pspike_deploy.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_TARGET_CANNOT, PspikeError
+
+EXPORT_EXAMPLE: Final = (
+    "Example:  pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits"
+)
+
+app = typer.Typer(
+    name="pspike",
+    help="Take spiking state-space networks from PyTorch to Loihi, with evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+lava_app = typer.Typer(help="The environment that runs Lava.", no_args_is_help=True)
+app.add_typer(lava_app, name="lava")
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="checkpoint (.pt) or float graph (.nir)")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tables")]
+Seed = Annotated[int, typer.Option(help="seed of the noise", min=0)]
+Data = Annotated[Path | None, typer.Option(help="samples (sample, step, feature), .npy or .npz")]
+Labels = Annotated[Path | None, typer.Option(help="one class per sample, .npy or .npz")]
+Device = Annotated[str, typer.Option(help="where the reference runs: auto, cpu or cuda")]
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+@app.command(epilog=EXPORT_EXAMPLE)
+def export(
+    model: Model,
+    target: Annotated[str, typer.Option(help="nir or lava")] = "lava",
+    out: Annotated[Path | None, typer.Option(help="folder to make; default: MODEL-TARGET")] = None,
+    data: Data = None,
+    labels: Labels = None,
+    weight_bits: Annotated[int, typer.Option(help="bits of a synaptic weight, 2-8")] = 8,
+    state_bits: Annotated[int, typer.Option(help="bits of a state, 8-24")] = 24,
+    noise_bits: Annotated[int, typer.Option(help="random bits per draw, 1-22")] = 16,
+    overflow: Annotated[str, typer.Option(help="error, saturate or wrap")] = "saturate",
+    draws: Annotated[int, typer.Option(help="repetitions of the accuracy measurement")] = 10,
+    lava_samples: Annotated[int, typer.Option(help="samples replayed in Lava")] = 20,
+    lava_time_limit: Annotated[
+        float | None, typer.Option(help="seconds that Lava may take; default: from the run's size")
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing export")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Quantise a network, write it for a target, run it there, and verify it."""
+    with _errors(as_json):
+        from pspike_deploy.pipeline import ExportOptions, export_network
+        from pspike_deploy.quantize.config import QuantConfig
+        from pspike_deploy.report.progress import StageProgress
+        from pspike_deploy.report.tables import export_table
+
+        config = QuantConfig(
+            weight_bits=weight_bits,
+            state_bits=state_bits,
+            noise_bits=noise_bits,
+            overflow=overflow,  # type: ignore[arg-type]  # checked by QuantConfig
+        )
+        options = ExportOptions(
+            model=model,
+            target=target,
+            out=out or Path(f"{model.stem}-{target}"),
+            data=data,
+            labels=labels,
+            config=config,
+            seed=seed,
+            draws=draws,
+            lava_samples=lava_samples,
+            lava_time_limit=lava_time_limit,
+            device=device,
+            force=force,
+        )
+        with StageProgress(quiet=quiet) as progress:
+            result = export_network(options, progress)
+        _print(result.summary, export_table(result.summary), as_json=as_json, quiet=quiet)
+        if not as_json and not quiet:
+            typer.echo(f"artefacts in {result.out}", err=True)
+        raise typer.Exit(result.exit_status)
+
+
+@app.command(epilog="Example:  pspike inspect models/zoo/p_spikessm_digits.pt")
+def inspect(model: Model, as_json: AsJson = False) -> None:
+    """List layers, shapes, states and parameters of a network or graph."""
+    with _errors(as_json):
+        from pspike_deploy.inspection import describe
+        from pspike_deploy.report.tables import inspection_table
+
+        description = describe(model)
+        _print(description, inspection_table(description), as_json=as_json)
+        if not as_json:
+            facts = [f"{k}: {v}" for k, v in description.items() if k != "nodes"]
+            typer.echo("\n".join(facts))
+
+
+@app.command(epilog="Example:  pspike check network.nir --target lava")
+def check(
+    model: Model,
+    target: Annotated[str, typer.Option(help="nir or lava")] = "lava",
+    as_json: AsJson = False,
+) -> None:
+    """Say every reason why a target cannot run a network. Exit status 3 if there is one."""
+    with _errors(as_json):
+        from pspike_deploy.inspection import check_target
+
+        findings = check_target(model, target)
+        document = {"model": model.name, "target": target, "findings": findings}
+        if as_json:
+            _json(document)
+        else:
+            for finding in findings:
+                typer.echo(f"{finding['severity']}: {finding['code']}: {finding['message']}")
+                for part in ("where", "why", "fix"):
+                    if finding.get(part):
+                        typer.echo(f"  {part + ':':6} {finding[part]}")
+            typer.echo(f"{len(findings)} finding(s)" if findings else f"{target} can run this")
+        errors = any(finding["severity"] == "error" for finding in findings)
+        raise typer.Exit(EXIT_TARGET_CANNOT if errors else 0)
+
+
+@app.command(
+    epilog="Example:  pspike simulate build/digits/quantized.nir --data x.npy --out run.npz"
+)
+def simulate(
+    graph: Annotated[
+        Path, typer.Argument(metavar="GRAPH", help="graph (.nir) or checkpoint (.pt)")
+    ],
+    out: Annotated[Path, typer.Option(help="recording to write (.npz)")],
+    data: Data = None,
+    backend: Annotated[
+        str, typer.Option(help="reference, fixed-point, interpreter or lava")
+    ] = "fixed-point",
+    samples: Annotated[int | None, typer.Option(help="number of samples; default: all")] = None,
+    draw: Annotated[int, typer.Option(help="number of the repetition", min=0)] = 0,
+    device: Device = "auto",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a graph on data and write a recording."""
+    with _errors(as_json):
+        from pspike_deploy.inspection import simulate_file
+
+        facts = simulate_file(
+            graph, data, out, backend, samples=samples, draw=draw, seed=seed, device=device
+        )
+        _json(facts) if as_json else typer.echo(f"{facts['samples']} samples recorded in {out}")
+
+
+@app.command(epilog="Example:  pspike compare fixed-point.npz lava.npz")
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="recording (.npz)")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="recording (.npz)")],
+    as_json: AsJson = False,
+) -> None:
+    """Name the first step, node, neuron and bit at which two recordings differ."""
+    with _errors(as_json):
+        from pspike_deploy.recording import Recording
+        from pspike_deploy.report.tables import comparison_table
+        from pspike_deploy.verify.compare import compare as compare_recordings
+
+        result = compare_recordings(Recording.load(a), Recording.load(b))
+        document = result.to_dict()
+        _print(document, comparison_table(document), as_json=as_json)
+        if not as_json:
+            typer.echo(
+                f"first divergence: {result.first_divergence}"
+                if result.first_divergence
+                else "equal in every recorded value"
+            )
+        raise typer.Exit(0 if result.equal else EXIT_NEGATIVE)
+
+
+@app.command(epilog="Example:  pspike train p_spikessm_digits --out .")
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a training recipe")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder to write to; default: models/zoo if it exists, else ."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="epochs; default: the recipe's", min=1)] = None,
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing checkpoint")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network of the zoo and write its checkpoint and its card."""
+    with _errors(as_json):
+        from pspike_deploy.training import train_to_file
+
+        facts = train_to_file(recipe, out, epochs=epochs, seed=seed, force=force, quiet=quiet)
+        if as_json:
+            _json(facts)
+        elif not quiet:
+            accuracy = facts["accuracy"]
+            typer.echo(
+                f"{facts['file']['name']}: test accuracy {100 * accuracy['mean']:.2f} ± "
+                f"{100 * accuracy['std']:.2f} % over {accuracy['draws']} draws"
+            )
+
+
+@lava_app.command("setup", epilog="Example:  pspike lava setup")
+def lava_setup(
+    python: Annotated[str | None, typer.Option(help="Python to use instead of searching")] = None,
+    way: Annotated[
+        str, typer.Option(help="auto, declared (Python 3.10) or shim (Python 3.11 and newer)")
+    ] = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the environment that runs Lava; does nothing where it exists."""
+    with _errors(as_json):
+        from pspike_deploy.simulators.lava.environment import setup_lava_environment
+
+        def tell(message: str) -> None:
+            if not quiet:
+                typer.echo(message, err=True)
+
+        environment = setup_lava_environment(python=python, way=_way(way), progress=tell)
+        if as_json:
+            _json(environment.to_dict())
+        elif not quiet:
+            typer.echo(f"Lava runs with {environment.python}")
+
+
+def _way(name: str) -> Literal["auto", "declared", "shim"]:
+    ways: dict[str, Literal["auto", "declared", "shim"]] = {
+        "auto": "auto",
+        "declared": "declared",
+        "shim": "shim",
+    }
+    if name not in ways:
+        raise PspikeError(
+            "E-USAGE", f"unknown way {name!r}", fix=f"choose one of: {', '.join(ways)}"
+        )
+    return ways[name]
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what works on this machine."""
+    with _errors(as_json):
+        from pspike_deploy.inspection import diagnose
+
+        facts = diagnose()
+        if as_json:
+            _json(facts)
+        else:
+            for topic, sentence in facts["sentences"].items():
+                typer.echo(f"{topic + ':':12} {sentence}")
+
+
+# --- entry points and shared behaviour --------------------------------------------------------
+
+
+def main() -> NoReturn:
+    """Entry point of ``pspike``."""
+    _end_like_interrupt()
+    app()
+    raise SystemExit(0)
+
+
+def export_main() -> NoReturn:
+    """Entry point of ``pspike-export``."""
+    _end_like_interrupt()
+    single = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
+    single.command(epilog=EXPORT_EXAMPLE)(export)
+    single(prog_name="pspike-export")
+    raise SystemExit(0)
+
+
+def _end_like_interrupt() -> None:
+    """A polite kill cleans up like Ctrl-C."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+@contextmanager
+def _errors(as_json: bool) -> Iterator[None]:
+    """Print errors of ours with their fix and turn them into exit statuses."""
+    try:
+        yield
+    except PspikeError as error:
+        if as_json:
+            _json({"error": error.to_dict()})
+        typer.secho(str(error), err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        raise typer.Exit(error.exit_status) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was left behind", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _json(document: dict[str, Any]) -> None:
+    from pspike_deploy.artefacts import to_json
+
+    sys.stdout.write(to_json(document))
+
+
+def _print(document: dict[str, Any], table: Any, *, as_json: bool, quiet: bool = False) -> None:
+    if as_json:
+        _json(document)
+    elif not quiet:
+        from pspike_deploy.report.tables import plain_console
+
+        plain_console().print(table)

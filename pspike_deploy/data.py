@@ -1,0 +1,205 @@
+"""The data that an export runs on: the set a checkpoint names, or the user's own files."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.errors import PspikeError
+
+Array = npt.NDArray[Any]
+
+#: Most bytes of one data array, so that a forged header cannot ask for all memory.
+MAXIMUM_BYTES: Final = 8 * 2**30
+
+#: Calibration samples taken from the user's data where no training split is known.
+CALIBRATION_SAMPLES: Final = 128
+
+#: Names under which an ``.npz`` may hold its input and its labels.
+INPUT_KEYS: Final = ("x", "data", "test_x")
+LABEL_KEYS: Final = ("y", "labels", "test_y")
+
+
+@dataclass(frozen=True, eq=False)
+class ExportData:
+    """Evaluation samples with labels, and calibration samples.
+
+    Attributes:
+        name: what the data are, for reports.
+        x: (sample, step, feature), float64.
+        labels: (sample,), int64, or None.
+        calibration: (sample, step, feature), float64.
+        calibration_source: where the calibration samples come from.
+    """
+
+    name: str
+    x: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64] | None
+    calibration: npt.NDArray[np.float64]
+    calibration_source: str
+
+
+def embedded_data(name: str, split: str) -> ExportData:
+    """The test split of an embedded data set, calibrated on its training split.
+
+    Args:
+        name: name of the data set, from the checkpoint.
+        split: description of the split, for reports.
+    """
+    from pspike_deploy.models.datasets import load_dataset
+
+    dataset = load_dataset(name)
+    return ExportData(
+        name=f"{dataset.name}, test split ({split or dataset.split})",
+        x=dataset.test_x.astype(np.float64),
+        labels=dataset.test_y.astype(np.int64),
+        calibration=dataset.train_x[:CALIBRATION_SAMPLES].astype(np.float64),
+        calibration_source=f"{CALIBRATION_SAMPLES} samples of the training split",
+    )
+
+
+def user_data(data: Path, labels: Path | None, features: int, classes: int) -> ExportData:
+    """Data and labels from the user's ``.npy`` or ``.npz`` files.
+
+    Args:
+        data: array (sample, step, feature) or, for one feature, (sample, step).
+        labels: array (sample,); default: the labels inside the ``.npz``, if any.
+        features: features per step that the network takes.
+        classes: outputs of the network.
+
+    Raises:
+        PspikeError: E-INPUT-MISSING, E-DATA-FILE, E-DATA-SHAPE, E-DATA-EMPTY, E-DATA-VALUES,
+            E-DATA-LABELS.
+    """
+    raw = _load(data, INPUT_KEYS, required=True)
+    assert raw is not None
+    x = checked_data(raw, features, str(data))
+    found = _load(labels, LABEL_KEYS, required=True) if labels else None
+    if labels is None and data.suffix == ".npz":
+        found = _load(data, LABEL_KEYS, required=False)
+    y = None if found is None else _checked_labels(found, len(x), classes, str(labels or data))
+    count = min(CALIBRATION_SAMPLES, len(x))
+    return ExportData(
+        name=data.name,
+        x=x,
+        labels=y,
+        calibration=x[:count],
+        calibration_source=f"the first {count} samples of the data itself",
+    )
+
+
+def checked_data(raw: Array, features: int, where: str) -> npt.NDArray[np.float64]:
+    """Input as float64 (sample, step, feature); one feature may lack its axis.
+
+    Raises:
+        PspikeError: E-DATA-SHAPE, E-DATA-EMPTY, E-DATA-VALUES.
+    """
+    array = raw[..., None] if raw.ndim == 2 and features == 1 else raw
+    if array.ndim != 3 or array.shape[2] != features:
+        raise PspikeError(
+            "E-DATA-SHAPE",
+            f"the data have shape {raw.shape}",
+            why=f"the network takes (sample, step, {features})",
+            fix="store one array of that shape"
+            + ("; (sample, step) is fine, too" if features == 1 else ""),
+            where=where,
+        )
+    if array.size == 0:
+        raise PspikeError(
+            "E-DATA-EMPTY",
+            "there are no data",
+            why=f"the array has shape {raw.shape}",
+            fix="give at least one sample with at least one step",
+            where=where,
+        )
+    if array.dtype.kind not in "fiub":
+        raise PspikeError(
+            "E-DATA-VALUES",
+            "the data are not real numbers",
+            why=f"dtype {array.dtype}",
+            fix="store floats or integers",
+            where=where,
+        )
+    bad = ~np.isfinite(array)
+    if bad.any():
+        sample, step, feature = (int(i) for i in np.argwhere(bad)[0])
+        raise PspikeError(
+            "E-DATA-VALUES",
+            f"{int(bad.sum())} values of the data are NaN or infinite",
+            why=f"the first is at sample {sample}, step {step}, feature {feature}",
+            fix="remove or replace them",
+            where=where,
+        )
+    return array.astype(np.float64)
+
+
+def _checked_labels(raw: Array, samples: int, classes: int, where: str) -> npt.NDArray[np.int64]:
+    problem = ""
+    if raw.shape != (samples,):
+        problem = f"shape {raw.shape}, but there are {samples} samples"
+    elif raw.dtype.kind not in "iub":
+        problem = f"dtype {raw.dtype} is not an integer type"
+    elif raw.min() < 0 or raw.max() >= classes:
+        problem = f"labels from {raw.min()} to {raw.max()}, but the network has {classes} outputs"
+    if problem:
+        raise PspikeError(
+            "E-DATA-LABELS",
+            "the labels do not fit",
+            why=problem,
+            fix=f"give one integer 0 … {classes - 1} per sample",
+            where=where,
+        )
+    return raw.astype(np.int64)
+
+
+def _load(path: Path, keys: tuple[str, ...], *, required: bool) -> Array | None:
+    if not path.is_file():
+        raise PspikeError(
+            "E-INPUT-MISSING",
+            "the data file does not exist",
+            fix="give the path of a .npy or .npz file",
+            where=str(path),
+        )
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            _check_size(loaded.nbytes)
+            return np.array(loaded)
+        with loaded as archive:
+            for key in keys:
+                if key in archive:
+                    _check_size(_member_bytes(path, key))
+                    return np.array(archive[key])
+            names = ", ".join(archive) or "nothing"
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, MemoryError) as error:
+        raise PspikeError(
+            "E-DATA-FILE",
+            "the file is not a NumPy array file",
+            why=f"{type(error).__name__}: {error}",
+            fix="store the data with numpy.save or numpy.savez, without objects",
+            where=str(path),
+        ) from error
+    if not required:
+        return None
+    raise PspikeError(
+        "E-DATA-FILE",
+        f"the archive has no array named {' or '.join(keys)}",
+        why=f"it holds: {names}",
+        fix=f"store the array under the name {keys[0]!r}",
+        where=str(path),
+    )
+
+
+def _member_bytes(path: Path, key: str) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return archive.getinfo(f"{key}.npy").file_size
+
+
+def _check_size(size: int) -> None:
+    if size > MAXIMUM_BYTES:
+        raise ValueError(f"{size} bytes exceed the limit of {MAXIMUM_BYTES} bytes")

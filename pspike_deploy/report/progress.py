@@ -1,0 +1,58 @@
+"""Progress of an export on the terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class StageProgress:
+    """One line per stage: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._progress: Progress | None = None
+        if self._console.is_terminal and not quiet:
+            self._progress = Progress(
+                SpinnerColumn(finished_text="[green]✓"),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> StageProgress:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            if kind is None:
+                self._finish()
+            self._progress.stop()
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+        if self._progress is None:
+            self._console.print(f"• {name} …")
+            return
+        self._finish()
+        self._task = self._progress.add_task(name, total=None)
+
+    def advance(self, done: float, total: float) -> None:
+        """Part of the current stage is done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
+    def _finish(self) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=1, total=1)

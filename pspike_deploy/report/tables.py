@@ -1,0 +1,105 @@
+"""Terminal tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def export_table(summary: Mapping[str, Any]) -> Table:
+    """The short table at the end of an export."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    network, quantization = summary["network"], summary["quantization"]
+    table.add_row("network", f"{network['parameters']:,} parameters, {network['digest'][:16]}…")
+    table.add_row(
+        "integers",
+        f"{quantization['weight_bits']}-bit weights, {quantization['state_bits']}-bit states, "
+        f"{quantization['noise_bits']}-bit noise, {quantization['overflows']} overflows",
+    )
+    table.add_row("accuracy", _accuracy(summary["accuracy"]))
+    if summary["lava"] is not None:
+        table.add_row("Lava", _lava(summary["lava"]))
+    verification = summary["verification"]
+    table.add_row(
+        "probabilities",
+        f"|p - q| at most {verification['max_abs_dp']:.2g}, "
+        f"mean {verification['mean_abs_dp']:.2g}; "
+        f"{verification['coupled_mismatches']} of the spikes differ under common noise, "
+        f"{verification['expected_mismatches']:.1f} expected",
+    )
+    colour = {"equivalent": "green", "different": "red"}.get(verification["verdict"], "yellow")
+    tests = ", ".join(verification["tests"])
+    table.add_row("verdict", f"[{colour}]{verification['verdict']}[/{colour}] ({tests})")
+    for reason in verification["reasons"]:
+        table.add_row("", reason)
+    return table
+
+
+def _accuracy(accuracy: Mapping[str, Any]) -> str:
+    runs = f"{accuracy['samples']} samples, {accuracy['draws']} draws"
+    agreement = f"predictions agree on {100 * accuracy['agreement']:.2f} %"
+    if accuracy["float"] is None:
+        return f"no labels; {agreement} ({runs})"
+
+    def one(kind: str) -> str:
+        spread = accuracy[f"{kind}_std"]
+        error = "" if spread is None else f" ± {100 * spread:.2f}"
+        return f"{kind} {100 * accuracy[kind]:.2f}{error} %"
+
+    return f"{one('float')}, {one('integer')}; {agreement} ({runs})"
+
+
+def _lava(lava: Mapping[str, Any]) -> str:
+    state = "[green]bit-exact[/green]" if lava["bit_exact"] else "[red]not bit-exact[/red]"
+    return (
+        f"{state}: {lava['mismatches']} mismatches in {lava['spikes']:,} spikes and all graded "
+        f"values, {lava['samples']} samples x {lava['steps']} steps, {lava['seconds']:.1f} s"
+    )
+
+
+def inspection_table(description: Mapping[str, Any]) -> Table:
+    """Nodes of a graph, one row each."""
+    table = Table(title=None, box=None, pad_edge=False)
+    for column in ("node", "type", "output", "parameters", "states", "format"):
+        right = column in ("parameters", "states")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column == "node")
+    for row in description["nodes"]:
+        table.add_row(
+            row["name"],
+            row["type"],
+            " x ".join(map(str, row["output_shape"])),
+            f"{row['parameters']:,}",
+            f"{row['states']:,}" if row["states"] else "",
+            row["format"] or "",
+        )
+    return table
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> Table:
+    """Per-node metrics of a comparison."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("node", "exact", "mismatches", "spike flips", "max error", "mean error"):
+        table.add_column(column, justify="left" if column == "node" else "right", no_wrap=True)
+    for row in comparison["nodes"]:
+        table.add_row(
+            row["node"],
+            f"{100 * row['exact_share']:.4g} %",
+            f"{row['mismatches']:,}",
+            "" if row["spike_flips"] is None else f"{row['spike_flips']:,}",
+            f"{row['max_error']:.3g}",
+            f"{row['mean_error']:.3g}",
+        )
+    return table
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Console for tables; wide enough for them where the output is no terminal."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, width=160)
+    return console

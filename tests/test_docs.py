@@ -1,0 +1,91 @@
+"""The documentation is true: pages are generated, links lead somewhere, commands run."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pspike_deploy import cli
+from pspike_deploy.api import BACKENDS
+from pspike_deploy.errors import ERROR_CODES
+from pspike_deploy.pipeline import TARGETS
+from pspike_deploy.report.reference import errors_page
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+runner = CliRunner()
+
+
+def test_the_page_of_errors_is_generated() -> None:
+    assert (ROOT / "docs" / "errors.md").read_text("utf-8") == errors_page()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
+        assert not target.startswith("http"), "the documentation needs no network"
+        assert (page.parent / target).exists(), target
+
+
+def test_every_error_code_that_the_code_uses_is_listed_and_used() -> None:
+    sources = [
+        p
+        for d in ("pspike_deploy", "models", "exporters", "simulators")
+        for p in (ROOT / d).rglob("*.py")
+    ]
+    text = "\n".join(p.read_text("utf-8") for p in sources if p.name != "errors.py")
+    used = set(re.findall(r"\"(E-[A-Z]+(?:-[A-Z]+)*)\"", text))
+    assert set(ERROR_CODES) <= used, "an error that nothing raises"
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """``pspike`` commands in code blocks of a page."""
+    for block in re.findall(r"(?:^    .*\n|```sh\n(?:.*\n)*?```)+", page.read_text("utf-8"), re.M):
+        for line in block.splitlines():
+            if line.strip().startswith("pspike"):
+                yield shlex.split(line, comments=True)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the pages assume: the zoo, a network and samples of the user's own."""
+    shutil.copytree(ROOT / "models" / "zoo", tmp_path / "models" / "zoo")
+    shutil.copy(ROOT / "models" / "zoo" / "p_spikessm_digits.pt", tmp_path / "my_network.pt")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "samples.npz", x=rng.random((4, 64, 1)), y=rng.integers(0, 10, 4))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.lava
+def test_every_command_in_the_documentation_runs(workplace: Path) -> None:
+    found = [(page, command) for page in PAGES for command in commands(page)]
+    assert len(found) >= 4
+    for page, (program, *arguments) in found:
+        if program == "pspike-export":
+            arguments = ["export", *arguments, "--draws", "1", "--lava-samples", "1"]
+        done = runner.invoke(cli.app, arguments)
+        differ = arguments[0] == "compare"  # the pages compare runs with different seeds
+        assert done.exit_code == (1 if differ else 0), f"{page.name}: {arguments}\n{done.output}"
+
+
+def test_the_python_example_runs(workplace: Path) -> None:
+    text = (ROOT / "docs" / "guides" / "your-own-network.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    x = np.random.default_rng(0).random((3, 64, 1))
+    exec(compile(example, "example", "exec"), {"pspike_data": lambda: x})
+    assert (workplace / "build" / "bundle" / "run.py").exists()
+
+
+def test_targets_and_backends_are_those_of_the_documentation() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    options = re.search(r"--target \{([^}]*)\}", readme)
+    assert options is not None
+    assert sorted(options.group(1).split(",")) == sorted(TARGETS)
+    assert len(BACKENDS) == 4
+    assert "four simulators" in readme
