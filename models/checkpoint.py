@@ -42,12 +42,9 @@ Equal content gives equal bytes with one torch version. Loading is described in
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import math
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +53,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.archive import MAX_FILE_BYTES, load_plain
 from pspike_deploy.models.config import PSpikeSSMConfig
@@ -129,7 +127,7 @@ def save_checkpoint(
     buffer = io.BytesIO()
     torch.save(_with_shared_texts(content, {}), buffer)
     raw = buffer.getvalue()
-    _write_atomically(Path(path), raw)
+    write_file(path, raw)
     return hashlib.sha256(raw).hexdigest()
 
 
@@ -277,24 +275,3 @@ def _format_error(where: str, why: str, fix: str = "") -> PspikeError:
         fix=fix or "save the network with pspike_deploy.models.checkpoint.save_checkpoint",
         where=where,
     )
-
-
-def _write_atomically(path: Path, raw: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise PspikeError(
-            "E-OUT-DISK-FULL" if full else "E-OUT-UNWRITABLE",
-            "the checkpoint cannot be written",
-            why=error.strerror or str(error),
-            fix="free some space" if full else "give a path in a folder that you may write to",
-            where=str(path),
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -12,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from pspike_deploy.atomic import whole_folder
 from pspike_deploy.errors import PspikeError
 
 #: File by which a folder is recognised as one of ours.
 MANIFEST: Final = "manifest.json"
 MANIFEST_FORMAT: Final = "pspike-artefacts"
-
-_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_out(out: Path, *, force: bool) -> None:
@@ -59,42 +57,9 @@ def artefact_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     Raises:
         PspikeError: E-OUT-EXISTS, E-OUT-UNWRITABLE, E-OUT-DISK-FULL.
     """
-    out = Path(os.path.abspath(out))
     check_out(out, force=force)
-    with readable_os_errors(out):
-        made = _make_parents(out.parent)
-        try:
-            part = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-        except OSError:
-            _remove_empty(made)
-            raise
-        try:
-            part.chmod(0o755)
-            yield part
-            _move(part, out, force=force)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            _remove_empty(made)
-            raise
-
-
-def _make_parents(folder: Path) -> list[Path]:
-    """Make missing parents; returns those made, innermost first."""
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for made in reversed(missing):
-        made.mkdir(exist_ok=True)
-    return missing
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        try:
-            folder.rmdir()
-        except OSError:
-            return
+    with whole_folder(out, lambda part, place: _move(part, place, force=force)) as part:
+        yield part
 
 
 def _move(part: Path, out: Path, *, force: bool) -> None:
@@ -102,7 +67,7 @@ def _move(part: Path, out: Path, *, force: bool) -> None:
     if not out.exists():
         os.rename(part, out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.replaced-", dir=out.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.replaced-", dir=out.parent))
     os.rename(out, old / "old")
     try:
         os.rename(part, out)
@@ -111,34 +76,6 @@ def _move(part: Path, out: Path, *, force: bool) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def readable_os_errors(out: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into an error of ours."""
-    try:
-        yield
-    except OSError as error:
-        # HDF5 reports the number in its text only.
-        if error.errno in _FULL or any(f"errno = {code}," in str(error) for code in _FULL):
-            raise PspikeError(
-                "E-OUT-DISK-FULL",
-                "the disk is full",
-                why=str(error),
-                fix="free some space or choose another --out; nothing was left behind",
-                where=str(out),
-            ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError) or (
-            error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
-        ):
-            raise PspikeError(
-                "E-OUT-UNWRITABLE",
-                "the output path cannot be written",
-                why=str(error),
-                fix="choose a folder that you may write to",
-                where=str(out),
-            ) from error
-        raise
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

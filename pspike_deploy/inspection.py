@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pspike_deploy.artefacts import readable_os_errors
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import DiagonalSSM, MeanPool, Node, parameter_count
@@ -177,8 +176,7 @@ def simulate_file(
     recording = simulate(
         graph, x, backend=backend, noise=Noise.philox(seed), draw=draw, device=device
     )
-    with readable_os_errors(out):
-        recording.save(out)
+    recording.save(out)
     return {"samples": len(x), "out": str(out), "run": dict(recording.run)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 
 Array = npt.NDArray[Any]
@@ -52,12 +54,19 @@ class Recording:
         return {name: v for name, v in self.values.items() if v.dtype == np.uint8}
 
     def save(self, path: str | Path) -> None:
-        """Write as a compressed ``.npz`` (readable with ``numpy.load``, no pickle)."""
+        """Write as a compressed ``.npz`` (readable with ``numpy.load``, no pickle).
+
+        Raises:
+            PspikeError: E-OUT-DISK-FULL, E-OUT-UNWRITABLE.
+        """
         header = {"format": _FORMAT, "version": _VERSION, "run": dict(self.run)}
         arrays: dict[str, Array] = {"outputs": self.outputs, "samples": self.samples}
         arrays |= {f"value/{name}": array for name, array in self.values.items()}
         arrays |= {f"probability/{name}": array for name, array in self.probabilities.items()}
-        np.savez_compressed(path, header=np.array(json.dumps(header, sort_keys=True)), **arrays)  # type: ignore[arg-type]
+        arrays["header"] = np.array(json.dumps(header, sort_keys=True))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        write_file(path, buffer.getvalue())
 
     @staticmethod
     def load(path: str | Path) -> Recording:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from pspike_deploy.artefacts import readable_os_errors
+from pspike_deploy.atomic import readable_os_errors
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models import card
 from pspike_deploy.models.recipes import find_recipe

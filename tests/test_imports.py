@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 #: Rooms of the house, lowest first; rooms on one line may not import each other.
 FLOORS = (
     ("errors", "_callable"),
+    ("atomic",),
     ("numerics",),
     ("graph", "recording"),
     ("models", "exporters"),

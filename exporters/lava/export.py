@@ -6,12 +6,8 @@ The bundle holds the runtime, all numbers, the inputs, the noise and what to exp
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.atomic import whole_folder
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava import files, inputs
 from pspike_deploy.exporters.lava.groups import NEURONS, Partition, cut
@@ -159,7 +156,8 @@ def export_lava(
     }
     if expected is not None:
         content["expected.npz"] = inputs.expected_arrays(plain, expected)
-    with _whole_folder(Path(out)) as folder:
+    _check_free(Path(out))
+    with whole_folder(Path(out)) as folder:
         files.copy_runtime(folder)
         for name, arrays in content.items():
             files.write_npz(folder / name, arrays)
@@ -217,9 +215,7 @@ def _write_noise(
         np.save(folder / path, noise.uniform(int(site), samples, steps, neurons))
 
 
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A new folder that takes its place when all went well."""
+def _check_free(out: Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise PspikeError(
             "E-OUT-EXISTS",
@@ -227,22 +223,3 @@ def _whole_folder(out: Path) -> Iterator[Path]:
             fix="choose another one, or remove it",
             where=str(out),
         )
-    part: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        part.chmod(0o755)
-        yield part
-        part.replace(out)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise PspikeError(
-            "E-OUT-DISK-FULL" if full else "E-OUT-UNWRITABLE",
-            "the bundle cannot be written",
-            why=str(error),
-            fix="free some space" if full else "choose a folder that you may write to",
-            where=str(out),
-        ) from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)

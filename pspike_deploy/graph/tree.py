@@ -7,11 +7,9 @@ known and within limits, and whatever the HDF5 library makes of damaged bytes en
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,6 +18,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.heap import GlobalHeap
 
@@ -97,30 +96,7 @@ def write_tree(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
     Raises:
         PspikeError: E-OUT-UNWRITABLE, E-OUT-DISK-FULL.
     """
-    content = encode_tree(tree)
-    target = Path(path)
-    temporary: str | None = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        temporary = None
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise PspikeError(
-            "E-OUT-DISK-FULL" if full else "E-OUT-UNWRITABLE",
-            "the graph file could not be written",
-            why=str(error.strerror or error),
-            fix="free some space" if full else "choose a folder that exists and can be written",
-            where=str(target),
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    write_file(path, encode_tree(tree))
 
 
 def encode_tree(tree: Mapping[str, Any]) -> bytes:
@@ -337,9 +313,3 @@ def _pairs(texts: list[str], width: int) -> list[list[str]]:
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else "?" for c in line)[:300]
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

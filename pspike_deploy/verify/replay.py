@@ -7,6 +7,7 @@ interpreter, which knows nothing else of the network, which side is right.
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import singledispatch
@@ -17,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import (
@@ -131,7 +133,9 @@ def write_replay(case: dict[str, Any], path: str | Path) -> None:
     """Write a case as a compressed ``.npz`` (readable with ``numpy.load``, no pickle)."""
     header = np.array(json.dumps(case["header"], sort_keys=True))
     arrays: dict[str, Any] = case["arrays"]
-    np.savez_compressed(path, header=header, **arrays)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, header=header, **arrays)
+    write_file(path, buffer.getvalue())
 
 
 def run_replay(path: str | Path) -> ReplayResult:
