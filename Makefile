@@ -14,7 +14,7 @@ export PSPIKE_SHARED ?= $(abspath $(wildcard ../shared))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types pytest install lava zoo clean
+.PHONY: demo test lint types pytest install lava zoo docs clean
 
 demo: lava
 	$(BIN)/pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits --force
@@ -52,6 +52,11 @@ lava: $(STAMP)
 zoo: $(STAMP)
 	$(BIN)/pspike train p_spikessm_digits --force
 	$(BIN)/pspike train p_spikessm_digits_linear --force
+
+# Generated pages and the picture in the README, from the code and a run of the demo.
+docs: demo
+	$(BIN)/python -m pspike_deploy.graph.describe docs/dialect.md
+	$(BIN)/python -m pspike_deploy.report.reference docs build/digits/summary.json
 
 clean:
 	rm -rf $(VENV) build *.egg-info

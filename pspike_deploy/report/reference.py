@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
@@ -20,6 +20,10 @@ from pspike_deploy.errors import ERROR_CODES
 from pspike_deploy.report.tables import export_table
 
 COMMAND = "$ pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits"
+
+#: Between these lines of the README stands what the demo printed.
+DEMO_BEGIN: Final = "<!-- demo: written by make docs -->"
+DEMO_END: Final = "<!-- end of demo -->"
 
 
 def errors_page() -> str:
@@ -58,10 +62,15 @@ def _console() -> Console:
 
 
 def main(docs: Path, summary_file: Path) -> None:
-    """Write all generated pages into ``docs``."""
+    """Write all generated pages into ``docs``, and what the demo prints into the README."""
     summary = json.loads(summary_file.read_text("utf-8"))
     (docs / "errors.md").write_text(errors_page(), encoding="utf-8")
     (docs / "demo.svg").write_text(demo_picture(summary), encoding="utf-8")
+    readme = docs.parent / "README.md"
+    before, _, rest = readme.read_text("utf-8").partition(DEMO_BEGIN)
+    after = rest.partition(DEMO_END)[2]
+    block = f"{DEMO_BEGIN}\n```text\n{demo_text(summary)}\n```\n{DEMO_END}"
+    readme.write_text(before + block + after, encoding="utf-8")
 
 
 if __name__ == "__main__":
