@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.limits import require_int64
 from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
@@ -47,6 +48,7 @@ class _Run:
     noise: Noise
     samples: IntArray
     draw: int
+    record: Collection[str]
     overflows: int = 0
     probabilities: dict[str, IntArray] = field(default_factory=dict)
 
@@ -122,13 +124,14 @@ def run(
             why="this graph has no integer formats",
             fix="quantise it first, or use the reference simulator",
         )
+    require_int64(graph)
     data = layerwise.checked_input(graph, x)
     indices = layerwise.sample_indices(samples, len(data))
     names = layerwise.recordable(graph) if record is None else tuple(record)
     parts: list[tuple[dict[str, Any], dict[str, Any], npt.NDArray[Any]]] = []
     overflows = 0
     for part in layerwise.chunks(graph, len(data), data.shape[1]):
-        state = _Run(graph, noise, indices[part], draw)
+        state = _Run(graph, noise, indices[part], draw, names)
         forced = {n: np.asarray(v[part], np.int64) for n, v in (replay or {}).items()}
         result = layerwise.run_layerwise(
             graph,
@@ -138,8 +141,7 @@ def run(
             forced,
         )
         overflows += state.overflows
-        kept = {n: state.probabilities[n] for n in state.probabilities if n in names}
-        parts.append((result.recorded, kept, result.output[:, -1]))
+        parts.append((result.recorded, state.probabilities, result.output[:, -1]))
     fraction = graph.output_format(graph.output_name).fractions()
     return Recording(
         values={n: _stack(graph, n, [p[0][n] for p in parts]) for n in names},
@@ -254,7 +256,8 @@ def _(
     total = inputs[0] * node.a.astype(np.int64) + node.b.astype(np.int64)
     total = run.fit(name, "accumulator", total, ACCUMULATOR_BITS)
     code = np.clip(_half_up(total, _shift(formats, point, bits)), 0, 2**bits)
-    run.probabilities[name] = code
+    if name in run.record:
+        run.probabilities[name] = code
     _, steps, neurons = code.shape
     uniform = run.noise.integers(node.site, run.samples, steps, neurons, bits, run.draw)
     return (uniform < code).astype(np.int64)

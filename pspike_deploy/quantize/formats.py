@@ -2,8 +2,9 @@
 
 Outputs that must share one binary point (all ends of a Sum, both sides of an Activation) form a
 class; a class gets as many fraction bits as its largest value allows. Where the guaranteed interval
-costs at most :data:`AFFORDABLE_BITS` more than the observed one, it decides, and overflow cannot
-happen; else the observed range with :data:`OBSERVED_MARGIN` decides, and the report says so.
+costs at most :data:`AFFORDABLE_BITS` more than the observed one, it decides; else the observed
+range with :data:`OBSERVED_MARGIN` decides, and the report says so. Whether a guarantee survives the
+rounding of parameters and results is judged afterwards (``bounds.py``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pspike_deploy.graph.nodes import (
     Input,
     Linear,
     MeanPool,
+    Node,
     Output,
     Sum,
 )
@@ -35,8 +37,8 @@ AFFORDABLE_BITS: Final = 6
 #: Factor on an observed range where no guarantee is affordable.
 OBSERVED_MARGIN: Final = 4.0
 
-#: Most fraction bits of any output; more would add resolution that nothing reads.
-MOST_FRACTION_BITS: Final = 20
+#: Most fraction bits of any output; values that small are zero for every purpose.
+MOST_FRACTION_BITS: Final = 40
 
 #: Knots of an activation table per unit, as a power of two, and the range that it covers.
 TABLE_STEP_BITS: Final = 6
@@ -57,7 +59,7 @@ class Choice:
         return {
             **self.format.to_dict(),
             "basis": self.basis,
-            "guaranteed": self.guaranteed,
+            "guaranteed": self.guaranteed if np.isfinite(self.guaranteed) else None,
             "observed": self.observed,
         }
 
@@ -68,6 +70,7 @@ def choose_output_formats(
     observed: Mapping[str, float],
     steps: int,
     config: QuantConfig,
+    reserve: Mapping[str, int] | None = None,
 ) -> dict[str, Choice]:
     """Format of every graded output (not of spikes and synaptic sums).
 
@@ -76,30 +79,54 @@ def choose_output_formats(
         guaranteed, observed: largest magnitude per node.
         steps: length of the sequences, for running sums.
         config: widths.
+        reserve: bits to keep free above the magnitude, by node.
     """
+    reserve = reserve or {}
     choices: dict[str, Choice] = {}
     for members in _classes(graph):
         largest = max(guaranteed[n] for n in members)
         seen = max(observed[n] for n in members)
-        choice = _choose(largest, seen, config.state_bits)
+        spare = max(reserve.get(n, 0) for n in members)
+        most = min(_most_fraction_bits(graph.nodes[n], config) for n in members)
+        choice = _choose(largest, seen, config.state_bits, spare, most)
         choices |= dict.fromkeys(members, choice)
     for name, node in graph.nodes.items():
         if isinstance(node, MeanPool):
             (source,) = graph.sources(name)
+            most = MOST_FRACTION_BITS
             choices[name] = _choose(
-                guaranteed[source] * steps, observed[name] * steps, config.state_bits
+                guaranteed[source] * steps,
+                observed[name] * steps,
+                config.state_bits,
+                reserve.get(name, 0),
+                most,
             )
         elif isinstance(node, Input):
-            choices[name] = _choose(observed[name], observed[name], config.input_bits)
+            seen = observed[name]
+            choices[name] = _choose(seen, seen, config.input_bits, 0, MOST_FRACTION_BITS)
     return choices
 
 
-def _choose(guaranteed: float, observed: float, bits: int) -> Choice:
-    affordable = guaranteed <= max(observed, 1e-9) * 2.0**AFFORDABLE_BITS
+def _choose(guaranteed: float, observed: float, bits: int, reserve: int, most: int) -> Choice:
+    affordable = guaranteed <= observed * 2.0**AFFORDABLE_BITS
     magnitude = guaranteed if affordable else observed * OBSERVED_MARGIN
-    point = fraction_bits_for(magnitude, bits, most=MOST_FRACTION_BITS)
+    point = fraction_bits_for(magnitude * 2.0**reserve, bits, most=most)
     basis = "guaranteed" if affordable else "observed"
     return Choice(Format(bits, point), basis, guaranteed, observed)
+
+
+def _most_fraction_bits(node: Node, config: QuantConfig) -> int:
+    """Most fraction bits of a node's output that its own parameters allow."""
+    if not isinstance(node, DiagonalSSM):
+        return MOST_FRACTION_BITS
+    # D has the output's format, and products with C are shifted right, never left.
+    d = float(np.abs(node.d).max(initial=0.0))
+    read_out = int(read_out_format(node, config).fractions())
+    return min(
+        MOST_FRACTION_BITS,
+        fraction_bits_for(d, config.state_bits, most=MOST_FRACTION_BITS),
+        read_out + int(state_format(config).fractions()),
+    )
 
 
 def _classes(graph: Graph) -> list[list[str]]:
@@ -127,23 +154,24 @@ def _classes(graph: Graph) -> list[list[str]]:
     return list(groups.values())
 
 
-def gelu_table(fraction_bits: int) -> npt.NDArray[np.int32]:
-    """Samples of relu(v) - gelu(v), v = 0 … 8 at steps of 1/64, as integers; int32 (513,)."""
+def gelu_table(fraction_bits: int, step_bits: int = TABLE_STEP_BITS) -> npt.NDArray[np.int32]:
+    """Samples of relu(v) - gelu(v) as integers, v = 0 … 8 at steps of 2**-step_bits; int32."""
     from scipy.special import erfc
 
-    v = np.arange(TABLE_RANGE * 2**TABLE_STEP_BITS + 1) / 2.0**TABLE_STEP_BITS
+    v = np.arange(TABLE_RANGE * 2**step_bits + 1) / 2.0**step_bits
     correction = v * 0.5 * erfc(v / np.sqrt(2.0))
     table: npt.NDArray[np.int32]
     table = np.floor(correction * 2.0**fraction_bits + 0.5).astype(np.int32)
     return table
 
 
-def read_out_format(
-    node: DiagonalSSM, output: Format, config: QuantConfig
-) -> tuple[Format, Format]:
-    """Formats of (state, c) of an SSM such that products shift right by at least zero bits."""
-    state = Format(config.state_bits, config.state_bits - 2)  # |z| <= 1, one bit of headroom
+def state_format(config: QuantConfig) -> Format:
+    """Format of SSM states: balanced ones stay within ±1, which leaves one bit of headroom."""
+    return Format(config.state_bits, config.state_bits - 2)
+
+
+def read_out_format(node: DiagonalSSM, config: QuantConfig) -> Format:
+    """Format of the read-out coefficients C of an SSM."""
     magnitude = float(np.abs(node.c).max(initial=0.0))
-    c = fraction_bits_for(magnitude, config.coefficient_bits, most=30)
-    needed = int(output.fractions()) - int(state.fractions())
-    return state, Format(config.coefficient_bits, max(c, needed))
+    point = fraction_bits_for(magnitude, config.coefficient_bits, most=MOST_FRACTION_BITS)
+    return Format(config.coefficient_bits, point)

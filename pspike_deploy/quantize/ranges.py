@@ -58,7 +58,7 @@ def guaranteed(graph: Graph, input_range: Interval) -> dict[str, Interval]:
         if isinstance(node, Input):
             found[name] = input_range
         else:
-            found[name] = _interval(node, [found[s] for s in graph.sources(name)])
+            found[name] = interval(node, [found[s] for s in graph.sources(name)])
     return found
 
 
@@ -86,11 +86,11 @@ def observed(
 
 def magnitudes(intervals: Mapping[str, Interval]) -> dict[str, float]:
     """Largest absolute value per node."""
-    return {name: interval.magnitude for name, interval in intervals.items()}
+    return {name: found.magnitude for name, found in intervals.items()}
 
 
 @singledispatch
-def _interval(node: Node, inputs: list[Interval]) -> Interval:
+def interval(node: Node, inputs: list[Interval]) -> Interval:
     """Interval of a node's output from the intervals of its inputs."""
     raise PspikeError(
         "E-TARGET-UNSUPPORTED",
@@ -99,12 +99,12 @@ def _interval(node: Node, inputs: list[Interval]) -> Interval:
     )
 
 
-@_interval.register
+@interval.register
 def _(node: Output, inputs: list[Interval]) -> Interval:
     return inputs[0]
 
 
-@_interval.register
+@interval.register
 def _(node: Linear, inputs: list[Interval]) -> Interval:
     weight = node.weight.astype(np.float64)
     positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
@@ -112,19 +112,19 @@ def _(node: Linear, inputs: list[Interval]) -> Interval:
     return Interval(positive @ low + negative @ high, positive @ high + negative @ low)
 
 
-@_interval.register
+@interval.register
 def _(node: ChannelAffine, inputs: list[Interval]) -> Interval:
     ends = np.stack([node.a * inputs[0].low, node.a * inputs[0].high]) + node.b
     return Interval(ends.min(axis=0), ends.max(axis=0))
 
 
-@_interval.register
+@interval.register
 def _(node: Bernoulli, inputs: list[Interval]) -> Interval:
     width = len(node.a)
     return Interval(np.zeros(width), np.ones(width))
 
 
-@_interval.register
+@interval.register
 def _(node: Activation, inputs: list[Interval]) -> Interval:
     low, high = np.maximum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
     # GELU dips to -0.17 on the negative side and never exceeds the rectifier.
@@ -132,19 +132,19 @@ def _(node: Activation, inputs: list[Interval]) -> Interval:
     return Interval(low + dip, high)
 
 
-@_interval.register
+@interval.register
 def _(node: Sum, inputs: list[Interval]) -> Interval:
     return Interval(
         np.sum([i.low for i in inputs], axis=0), np.sum([i.high for i in inputs], axis=0)
     )
 
 
-@_interval.register
+@interval.register
 def _(node: MeanPool, inputs: list[Interval]) -> Interval:
     return inputs[0]
 
 
-@_interval.register
+@interval.register
 def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
     """For inputs in [0, 1]: the positive and negative parts of the impulse response, D included."""
     kernel = reference.convolution_kernel(node, RESPONSE_STEPS)
@@ -153,8 +153,9 @@ def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
     residue = np.hypot(node.b_bar[..., 0], node.b_bar[..., 1]) * np.hypot(
         node.c[..., 0], node.c[..., 1]
     )
-    remaining = np.where(decay < 1, decay**RESPONSE_STEPS / np.maximum(1 - decay, 1e-300), np.inf)
-    tail = (residue * remaining).sum(axis=1)
+    decaying = np.minimum(decay, 1 - 1e-15)
+    remaining = np.where(decay < 1, decaying**RESPONSE_STEPS / (1 - decaying), np.inf)
+    tail = np.where(residue == 0, 0.0, residue * remaining).sum(axis=1)
     scale = np.maximum(np.abs(inputs[0].low), np.abs(inputs[0].high))
     return Interval(
         scale * (np.minimum(kernel, 0).sum(axis=0) - tail),

@@ -1,0 +1,75 @@
+"""Widths within which integer arithmetic fits 64-bit machines, whatever the backend.
+
+The compiled simulator and the Lava processes compute in int64. These rules name every node whose
+formats could leave it, so that no backend has to compute something else than the equations say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import Bernoulli, ChannelAffine, DiagonalSSM, MeanPool
+from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
+
+#: Largest right and left shift of an accumulator.
+MOST_RIGHT_SHIFT: Final = 62
+MOST_LEFT_SHIFT: Final = 14
+
+#: Bits of magnitude that a product may have.
+PRODUCT_BITS: Final = 62
+
+
+def require_int64(graph: Graph) -> None:
+    """Refuse an integer graph whose arithmetic could leave int64.
+
+    Raises:
+        PspikeError: E-TARGET-UNSUPPORTED, naming every node concerned.
+    """
+    problems = list(int64_problems(graph))
+    if problems:
+        raise PspikeError(
+            "E-TARGET-UNSUPPORTED",
+            f"the integer arithmetic of {len(problems)} node(s) does not fit 64 bits",
+            why="; ".join(f"{node}: {why}" for node, why in problems),
+            fix="rescale the network's weights or input so that gains lie nearer to 1",
+            where=", ".join(dict.fromkeys(node for node, _ in problems)),
+        )
+
+
+def int64_problems(graph: Graph) -> Iterator[tuple[str, str]]:
+    """(node, reason) for every register, product or shift beyond the limits above."""
+    for name, formats in graph.semantics.quantization.items():
+        registers = {"output": formats.output, **formats.tensors}
+        for register, form in registers.items():
+            if form.bits > ACCUMULATOR_BITS:
+                yield name, f"register {register!r} has {form.bits} bits"
+        node = graph.nodes[name]
+        if isinstance(node, ChannelAffine | Bernoulli | MeanPool | DiagonalSSM):
+            source = graph.output_format(graph.sources(name)[0])
+            yield from _shifts_and_products(graph, name, source)
+
+
+def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tuple[str, str]]:
+    node, formats = graph.nodes[name], graph.semantics.quantization[name]
+    tensors = formats.tensors
+    if isinstance(node, DiagonalSSM):
+        factors = max(tensors["a_bar"].bits, tensors["c"].bits) + tensors["state"].bits
+        shifts = np.asarray(0)
+    elif isinstance(node, MeanPool):
+        factors = 0
+        shifts = source.fractions() - tensors["state"].fractions()
+    else:
+        target = graph.semantics.noise_bits
+        if isinstance(node, ChannelAffine):
+            target = int(formats.output.fractions())
+        factors = tensors["a"].bits + source.bits
+        shifts = tensors["a"].fractions() + source.fractions() - target
+    if factors - 2 > PRODUCT_BITS:
+        yield name, f"products of {factors - 2} bits"
+    if shifts.max() > MOST_RIGHT_SHIFT or shifts.min() < -MOST_LEFT_SHIFT:
+        yield name, f"shifts from {shifts.min()} to {shifts.max()} bits"

@@ -1,0 +1,162 @@
+"""Can a register overflow? Judged on the integers themselves, roundings included.
+
+For every node of an integer graph: the interval of its output for any input within a range and any
+spikes, in real units, and the largest magnitude of each register in units of its last place. Each
+rounding adds its worst case: half a unit per ``half_up``, one unit per product rounded
+``toward_zero``; in a mode with decay |A| the latter add up to sqrt(2) / (1 - |A|) units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+
+import numpy as np
+
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import (
+    Activation,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Input,
+    Linear,
+    MeanPool,
+    Node,
+    Output,
+    Quantize,
+    Sum,
+)
+from pspike_deploy.graph.semantics import NodeQuantization
+from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
+from pspike_deploy.quantize.ranges import Interval, interval
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """Interval of an output, and the largest share of its register that any value needs."""
+
+    output: Interval
+    load: float
+
+
+def overflowing_nodes(graph: Graph, input_range: Interval, steps: int) -> set[str]:
+    """Nodes of an integer graph that inputs within a range could drive out of a register.
+
+    Args:
+        graph: integer graph.
+        input_range: of the real input, per feature.
+        steps: longest sequence, for running sums.
+    """
+    bounds: dict[str, _Bound] = {}
+    for name in graph.order:
+        node = graph.nodes[name]
+        if isinstance(node, Input):
+            bounds[name] = _Bound(input_range, 0.0)
+            continue
+        inputs = [bounds[source].output for source in graph.sources(name)]
+        if isinstance(node, Output):
+            bounds[name] = _Bound(inputs[0], 0.0)
+            continue
+        bounds[name] = _bound(node, graph.semantics.quantization[name], inputs, steps)
+    return {name for name, bound in bounds.items() if not bound.load <= 1}
+
+
+def _load(magnitude: float, form: Format) -> float:
+    """Share of a register that a magnitude in real units needs."""
+    return magnitude * 2.0 ** int(form.fractions()) / form.limit
+
+
+def _widened(found: Interval, units: float, form: Format) -> Interval:
+    amount = units * 2.0 ** -int(form.fractions())
+    return Interval(found.low - amount, found.high + amount)
+
+
+@singledispatch
+def _bound(node: Node, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    """Bound of one node; unknown nodes are never called safe."""
+    infinite = np.full(node.output_shape, np.inf)
+    return _Bound(Interval(-infinite, infinite), np.inf)
+
+
+@_bound.register
+def _(node: Quantize, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    found = _widened(inputs[0], 0.5, formats.output)
+    return _Bound(found, _load(found.magnitude, formats.output))
+
+
+@_bound.register
+def _(node: Linear, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    found = interval(node, inputs)
+    return _Bound(found, _load(found.magnitude, formats.output))
+
+
+def _gain(
+    a: np.ndarray, b: np.ndarray, formats: NodeQuantization, inputs: list[Interval]
+) -> tuple[Interval, float]:
+    """Interval of a x + b, and the load of the accumulator."""
+    form_a, form_b = formats.tensors["a"], formats.tensors["b"]
+    found = interval(ChannelAffine(form_a.to_real(a), form_b.to_real(b)), inputs)
+    largest = np.maximum(np.abs(found.low), np.abs(found.high))
+    units = largest * np.exp2(form_b.fractions().astype(np.float64))
+    return found, float(units.max(initial=0.0)) / (2 ** (ACCUMULATOR_BITS - 1) - 1)
+
+
+@_bound.register
+def _(node: ChannelAffine, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    found, accumulator = _gain(node.a, node.b, formats, inputs)
+    found = _widened(found, 0.5, formats.output)
+    return _Bound(found, max(accumulator, _load(found.magnitude, formats.output)))
+
+
+@_bound.register
+def _(node: Bernoulli, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    _, accumulator = _gain(node.a, node.b, formats, inputs)
+    width = len(node.a)
+    return _Bound(Interval(np.zeros(width), np.ones(width)), accumulator)
+
+
+@_bound.register
+def _(node: DiagonalSSM, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    real = {
+        name: formats.tensors[name].to_real(getattr(node, name))
+        for name in ("a_bar", "b_bar", "c", "d")
+    }
+    rounded = DiagonalSSM(**real)
+    decay = np.hypot(real["a_bar"][..., 0], real["a_bar"][..., 1])
+    gap = np.where(decay < 1, 1 - decay, 0.0)
+    with np.errstate(divide="ignore"):
+        roundings = np.sqrt(2.0) / gap  # units of the state
+        drive = np.hypot(real["b_bar"][..., 0], real["b_bar"][..., 1])
+        unit = 2.0 ** -int(formats.tensors["state"].fractions())
+        states = drive / gap + roundings * unit
+    read = np.hypot(real["c"][..., 0], real["c"][..., 1])
+    error = np.where(read == 0, 0.0, read * roundings * unit).sum(axis=1)
+    found = interval(rounded, inputs)
+    found = Interval(found.low - error, found.high + error)
+    found = _widened(found, 2.0 * node.modes, formats.output)
+    largest = float(states.max(initial=0.0))
+    load = max(_load(largest, formats.tensors["state"]), _load(found.magnitude, formats.output))
+    return _Bound(found, load)
+
+
+@_bound.register
+def _(node: Activation, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    low, high = np.maximum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
+    dip = 0.0
+    if node.kind == "gelu":
+        dip = float(formats.tensors["table"].to_real(node.table.max(initial=0)))
+    return _Bound(Interval(low - dip, high), 0.0)
+
+
+@_bound.register
+def _(node: Sum, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    found = interval(node, inputs)
+    return _Bound(found, _load(found.magnitude, formats.output))
+
+
+@_bound.register
+def _(node: MeanPool, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    state = formats.tensors["state"]
+    step = _widened(inputs[0], 0.5, state)
+    return _Bound(_widened(step, 1.0, state), _load(step.magnitude * steps, state))

@@ -1,0 +1,268 @@
+"""Nodes with integer parameters: the arithmetic decisions of the quantisation, node by node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import singledispatchmethod
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.limits import MOST_RIGHT_SHIFT
+from pspike_deploy.graph.nodes import (
+    Activation,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    Input,
+    Linear,
+    MeanPool,
+    Node,
+    Output,
+    Quantize,
+    Sum,
+)
+from pspike_deploy.graph.semantics import NodeQuantization
+from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format, fraction_bits_for
+from pspike_deploy.quantize.config import QuantConfig
+from pspike_deploy.quantize.formats import (
+    TABLE_STEP_BITS,
+    Choice,
+    gelu_table,
+    read_out_format,
+    state_format,
+)
+
+#: Bits kept free in the accumulator when a gain is chosen.
+ACCUMULATOR_HEADROOM: Final = 2
+
+SPIKE_FORMAT: Final = Format(2, 0)
+
+
+def weight_scale(weight: npt.NDArray[Any], bits: int) -> npt.NDArray[np.float64]:
+    """Worth of one unit of an integer weight, per neuron: the largest weight uses all bits."""
+    scale: npt.NDArray[np.float64] = np.abs(weight.astype(np.float64)).max(axis=1)
+    scale /= 2 ** (bits - 1) - 1
+    scale[scale == 0] = 1.0
+    return scale
+
+
+@dataclass
+class Quantizer:
+    """Turns nodes into integers, in topological order; one method per node type."""
+
+    source: Graph
+    config: QuantConfig
+    choices: dict[str, Choice]
+    nodes: dict[str, Node] = field(default_factory=dict)
+    formats: dict[str, NodeQuantization] = field(default_factory=dict)
+    #: Worth of one unit of a node's integer output beyond its binary point, per neuron.
+    unit: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    ratios: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def graph(self) -> Graph:
+        """The integer graph."""
+        source = self.source
+        for name in source.order:
+            node = source.nodes[name]
+            if isinstance(node, Input | Output):
+                self.nodes[name] = node
+            else:
+                self.nodes[name] = self.convert(node, name)
+            if isinstance(node, Input):
+                quantizer = f"{name}_quantize"
+                self.nodes[quantizer] = Quantize(node.shape)
+                self.formats[quantizer] = NodeQuantization(self.choices[name].format)
+        renamed = source.input_name
+        edges = [(renamed, f"{renamed}_quantize")] + [
+            (f"{renamed}_quantize" if a == renamed else a, b) for a, b in source.edges
+        ]
+        semantics = replace(
+            source.semantics,
+            noise_bits=self.config.noise_bits,
+            overflow=self.config.overflow,
+            quantization=self.formats,
+        )
+        return Graph(self.nodes, tuple(edges), semantics)
+
+    # --- helpers ---------------------------------------------------------------------------
+
+    def _input(self, name: str) -> tuple[str, int, npt.NDArray[np.float64]]:
+        """Source node, its fraction bits, and what one unit of it is worth per neuron."""
+        source = self.source.sources(name)[0]
+        key = f"{source}_quantize" if source == self.source.input_name else source
+        point = int(self.formats[key].output.fractions())
+        return source, point, self.unit.get(source, np.ones(1))
+
+    def _store(self, name: str, tensor: str, real: npt.ArrayLike, form: Format) -> Any:
+        """Integers of a tensor in the smallest dtype; notes the quantisation noise."""
+        values = np.asarray(real, np.float64)
+        integers = form.to_integer(values)
+        units = np.abs(form.to_real(integers) - values) * np.exp2(
+            form.fractions(values.ndim).astype(np.float64)
+        )
+        if units.max(initial=0.0) > 1:  # clipped, not rounded
+            raise PspikeError(
+                "E-TARGET-UNSUPPORTED",
+                f"tensor {tensor!r} of node {name!r} does not fit its register",
+                why=f"its largest value is {np.abs(values).max():.6g}; {form.bits} bits",
+                fix="give more bits, or rescale the network",
+                where=name,
+            )
+        error = float(np.sum((form.to_real(integers) - values) ** 2))
+        power = float(np.sum(values**2))
+        decibel = None if error == 0 or power == 0 else float(10 * np.log10(power / error))
+        self.ratios.setdefault(name, {})[tensor] = {**form.to_dict(), "sqnr_db": decibel}
+        return integers.astype(_integer_dtype(form.bits))
+
+    def _gain(
+        self, name: str, a: npt.NDArray[Any], b: npt.NDArray[Any], target: int
+    ) -> tuple[Any, Any, dict[str, Format]]:
+        """Integer gain and offset per neuron; ``target``: fraction bits of what they make."""
+        source, point, unit = self._input(name)
+        a = np.asarray(a, np.float64) * unit
+        bits = self.config.coefficient_bits
+        limit = 2.0 ** (ACCUMULATOR_BITS - 1 - ACCUMULATOR_HEADROOM)
+        # What the accumulator holds besides the gain: the input's magnitude and the offset.
+        largest = self._integer_magnitude(source)
+        points = []
+        for gain, offset in zip(a, np.asarray(b, np.float64), strict=True):
+            most = MOST_RIGHT_SHIFT + target - point
+            for magnitude in (abs(gain) * largest, abs(offset) * 2.0**point):
+                if magnitude > 0:
+                    most = min(most, int(np.floor(np.log2(limit / magnitude))))
+            points.append(fraction_bits_for(abs(gain), bits, most=most))
+        form_a = Format(bits, tuple(points))
+        form_b = Format(ACCUMULATOR_BITS, tuple(p + point for p in points))
+        stored = self._store(name, "a", a, form_a), self._store(name, "b", b, form_b)
+        return *stored, {"a": form_a, "b": form_b}
+
+    def _integer_magnitude(self, source: str) -> float:
+        """Largest integer that a node can send."""
+        node = self.nodes[source]
+        if isinstance(node, Linear):
+            inner = self.source.sources(source)[0]
+            weight = np.abs(node.weight.astype(np.int64)).sum(axis=1).max(initial=0)
+            return float(weight) * self._integer_magnitude(inner)
+        # A register never holds more than its width, however large the values could get.
+        key = f"{source}_quantize" if source == self.source.input_name else source
+        return float(self.formats[key].output.limit)
+
+    # --- one method per node type ----------------------------------------------------------
+
+    @singledispatchmethod
+    def convert(self, node: Node, name: str) -> Node:
+        """The node with integer parameters; notes its formats."""
+        raise PspikeError(
+            "E-TARGET-UNSUPPORTED",
+            f"no integer form for {type(node).__name__}",
+            why="it has to be folded before quantisation",
+            fix="apply the folding passes first (pspike_deploy.quantize)",
+            where=name,
+        )
+
+    @convert.register
+    def _(self, node: Linear, name: str) -> Node:
+        source, point, unit = self._input(name)
+        weight = node.weight.astype(np.float64) * unit
+        scale = weight_scale(weight, self.config.weight_bits)
+        self.unit[name] = scale
+        form = Format(self.config.weight_bits, 0)
+        integers = self._store(name, "weight", weight / scale[:, None], form)
+        largest = np.abs(integers.astype(np.int64)).sum(axis=1).max(initial=0)
+        total = float(largest) * self._integer_magnitude(source)
+        width = 32 if total < 2**31 else ACCUMULATOR_BITS
+        self.formats[name] = NodeQuantization(Format(width, point), {"weight": form}, "exact")
+        return Linear(integers)
+
+    @convert.register
+    def _(self, node: ChannelAffine, name: str) -> Node:
+        output = self.choices[name].format
+        a, b, tensors = self._gain(name, node.a, node.b, int(output.fractions()))
+        self.formats[name] = NodeQuantization(output, tensors)
+        return ChannelAffine(a, b)
+
+    @convert.register
+    def _(self, node: Bernoulli, name: str) -> Node:
+        a, b, tensors = self._gain(name, node.a, node.b, self.config.noise_bits)
+        self.formats[name] = NodeQuantization(SPIKE_FORMAT, tensors)
+        return Bernoulli(a, b, node.site)
+
+    @convert.register
+    def _(self, node: DiagonalSSM, name: str) -> Node:
+        _, point, _ = self._input(name)
+        if point != 0:
+            raise PspikeError(
+                "E-TARGET-UNSUPPORTED",
+                f"the SSM {name!r} is driven by graded values",
+                why="the integer form of DiagonalSSM takes binary spikes",
+                fix="put a sampling node in front of it",
+                where=name,
+            )
+        if np.hypot(node.a_bar[..., 0], node.a_bar[..., 1]).max(initial=0.0) > 1:
+            raise PspikeError(
+                "E-TARGET-UNSUPPORTED",
+                f"the SSM {name!r} is unstable",
+                why="a mode has a magnitude above 1, so its state grows without limit",
+                fix="retrain with decays below 1",
+                where=name,
+            )
+        output = self.choices[name].format
+        state = state_format(self.config)
+        c = read_out_format(node, self.config)
+        decay = Format(self.config.coefficient_bits, self.config.coefficient_bits - 1)
+        tensors = {
+            "a_bar": decay,
+            "b_bar": Format(self.config.state_bits, state.fraction_bits),
+            "c": c,
+            "d": output,
+            "state": state,
+        }
+        self.formats[name] = NodeQuantization(output, tensors, "toward_zero")
+        return DiagonalSSM(
+            *(
+                self._store(name, field_, getattr(node, field_), tensors[field_])
+                for field_ in ("a_bar", "b_bar", "c", "d")
+            )
+        )
+
+    @convert.register
+    def _(self, node: Activation, name: str) -> Node:
+        output = self.choices[name].format
+        if node.kind == "relu":
+            self.formats[name] = NodeQuantization(output, {}, "toward_zero")
+            return node
+        point = int(output.fractions())
+        if point < 0:
+            raise PspikeError(
+                "E-TARGET-UNSUPPORTED",
+                f"the activation {name!r} has no fraction bits",
+                why=f"its values reach {self.choices[name].guaranteed:.4g} and have "
+                f"{output.bits} bits",
+                fix="give more state bits, or rescale the network",
+                where=name,
+            )
+        step_bits = min(TABLE_STEP_BITS, point)
+        self.formats[name] = NodeQuantization(output, {"table": output}, "toward_zero")
+        return Activation(node.kind, node.shape, gelu_table(point, step_bits), step_bits)
+
+    @convert.register
+    def _(self, node: Sum, name: str) -> Node:
+        self.formats[name] = NodeQuantization(self.choices[name].format, {}, "exact")
+        return node
+
+    @convert.register
+    def _(self, node: MeanPool, name: str) -> Node:
+        output = self.choices[name].format
+        self.formats[name] = NodeQuantization(output, {"state": output})
+        return node
+
+
+def _integer_dtype(bits: int) -> type[np.signedinteger[Any]]:
+    for width, dtype in ((8, np.int8), (16, np.int16), (32, np.int32)):
+        if bits <= width:
+            return dtype
+    return np.int64
