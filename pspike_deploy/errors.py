@@ -42,6 +42,7 @@ ERROR_CODES: Final[dict[str, tuple[int, str]]] = {
     "E-OUT-DISK-FULL": (EXIT_BAD_INPUT, "the disk is full"),
     "E-TARGET-NONCAUSAL": (EXIT_TARGET_CANNOT, "a non-causal network cannot run step by step"),
     "E-TARGET-UNSUPPORTED": (EXIT_TARGET_CANNOT, "the target has no way to run a node"),
+    "E-INTERNAL": (EXIT_BACKEND_FAILED, "a defect of this tool; please report it"),
     "E-OVERFLOW": (EXIT_TARGET_CANNOT, "an integer left its register; the policy is 'error'"),
     "E-LAVA-ENVIRONMENT": (EXIT_BACKEND_FAILED, "there is no environment that runs Lava"),
     "E-LAVA-SETUP": (EXIT_BACKEND_FAILED, "the Lava environment could not be made"),

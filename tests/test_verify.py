@@ -14,6 +14,7 @@ from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import fold, quantize_folded
+from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import fixed_point, reference
 from pspike_deploy.verify import verdict
 from pspike_deploy.verify.compare import compare
@@ -36,8 +37,34 @@ def test_kl_is_that_of_two_coins(p: float, q: float) -> None:
     assert bernoulli_kl(p, q) == pytest.approx(entropy([p, 1 - p], [q, 1 - q]), abs=1e-12)
 
 
-def test_kl_ignores_impossible_events() -> None:
-    np.testing.assert_array_equal(bernoulli_kl([0.5, 0.5, 0.0], [0.0, 1.0, 0.0]), 0)
+def recordings(p: np.ndarray, q: np.ndarray) -> tuple[Recording, Recording]:
+    """A reference with probabilities p and a replay with q, 16 noise bits, no spikes."""
+    spikes = np.zeros(p.shape, np.uint8)
+    samples, outputs = np.arange(len(p)), np.zeros((len(p), 1))
+    codes = np.floor(q * 2**16 + 0.5).astype(np.int64)
+    return (
+        Recording({"s": spikes}, {"s": p}, outputs, samples, {"noise_bits": 53}),
+        Recording({"s": spikes}, {"s": codes}, outputs, samples, {"noise_bits": 16}),
+    )
+
+
+@pytest.mark.parametrize(("p", "q"), [(2e-6, 0.0), (1.0, 0.0), (0.9999999, 1.0), (0.0, 1.0)])
+def test_impossible_draws_are_counted_and_never_shrink_the_bound(p: float, q: float) -> None:
+    draws = np.full((1, 1000, 1), 0.5)
+    p_all, q_all = draws.copy(), draws.copy()
+    p_all[0, 7], q_all[0, 7] = p, q
+    result = compare_probabilities(*recordings(p_all, q_all))
+    assert result.impossible == 1
+    assert result.path_tv_bound == pytest.approx(min(1.0, abs(p - q)))
+    assert result.samples_to_notice() is None
+
+
+def test_certain_draws_that_agree_are_not_impossible() -> None:
+    certain = np.array([0.0, 1.0, 0.25]).reshape(1, 3, 1)
+    result = compare_probabilities(*recordings(certain, certain))
+    assert result.impossible == 0
+    assert result.path_tv_bound == 0
+    assert sum(result.sites[0].histogram) == 3
 
 
 def test_mismatches_under_common_noise_match_their_expectation(pair) -> None:

@@ -30,6 +30,9 @@ FloatArray = npt.NDArray[np.float64]
 RATE_MARGIN_ABSOLUTE: Final = 0.005
 RATE_MARGIN_RELATIVE: Final = 0.05
 
+#: Edges of the histogram of |p - q|.
+HISTOGRAM_EDGES: Final = (0.0, *(4.0**-k for k in range(8, 0, -1)), 1.0)
+
 
 @dataclass(frozen=True)
 class SiteResult:
@@ -44,9 +47,11 @@ class SiteResult:
         mean_abs_dp: mean |p - q|.
         max_rate_shift: largest |mean(q - p)| of a neuron.
         neurons_outside: neurons whose mean(q - p) exceeds the rate margin.
-        impossible: draws with q = 0 or q = 1 while 0 < p < 1, as a share.
-        kl_per_sample: sum of KL(p||q) over steps and neurons, mean over samples, in nats; over the
-            draws with 0 < q < 1.
+        impossible: draws that the integer side calls impossible and the reference does not: q = 0
+            while p > 0, or q = 1 while p < 1. Their KL is infinite.
+        kl_per_sample: sum of KL(p||q) over steps and neurons, mean over samples, in nats; over all
+            draws but the impossible ones.
+        histogram: draws by size of |p - q|: below 2**-16, then per factor of 4 up to 1.
         tv_per_sample: sum of |p - q| over steps and neurons, mean over samples.
         mismatches: spikes that differ under common random numbers.
         expected_mismatches: sum of |p - q|.
@@ -60,11 +65,12 @@ class SiteResult:
     mean_abs_dp: float
     max_rate_shift: float
     neurons_outside: tuple[int, ...]
-    impossible: float
+    impossible: int
     kl_per_sample: float
     tv_per_sample: float
     mismatches: int
     expected_mismatches: float
+    histogram: tuple[int, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for files."""
@@ -105,18 +111,31 @@ class ProbabilityComparison:
 
     @property
     def kl_per_sample(self) -> float:
-        """KL of a whole sample's spikes, in nats."""
+        """KL of a whole sample's spikes, in nats, without the impossible draws."""
         return sum(s.kl_per_sample for s in self.sites)
 
     @property
-    def path_tv_bound(self) -> float:
-        """Upper bound of the total variation between the spike paths of one sample."""
-        total = sum(s.tv_per_sample for s in self.sites)
-        return min(1.0, float(np.sqrt(self.kl_per_sample / 2)), total)
+    def impossible(self) -> int:
+        """Draws whose KL is infinite; with any of them, KL says nothing about whole paths."""
+        return sum(s.impossible for s in self.sites)
 
-    def samples_to_notice(self, alpha: float = 0.01) -> float:
-        """Samples that an optimal observer needs to tell the networks apart at level alpha."""
-        return float(np.log(1 / alpha) / self.kl_per_sample) if self.kl_per_sample else np.inf
+    @property
+    def path_tv_bound(self) -> float:
+        """Upper bound of the total variation between the spike paths of one sample.
+
+        The sum of |p - q| always bounds it; the root of KL / 2 where every KL is finite.
+        """
+        total = min(1.0, sum(s.tv_per_sample for s in self.sites))
+        return total if self.impossible else min(total, float(np.sqrt(self.kl_per_sample / 2)))
+
+    def samples_to_notice(self, alpha: float = 0.01) -> float | None:
+        """Samples after which an optimal observer tells the networks apart at level alpha.
+
+        None where KL is zero (never) or where impossible draws make it infinite.
+        """
+        if self.impossible or not self.kl_per_sample:
+            return None
+        return float(np.log(1 / alpha) / self.kl_per_sample)
 
     @property
     def outside(self) -> dict[str, tuple[int, ...]]:
@@ -125,7 +144,6 @@ class ProbabilityComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``verification.json``."""
-        notice = self.samples_to_notice()
         return {
             "max_abs_dp": self.max_abs_dp,
             "mean_abs_dp": self.mean_abs_dp,
@@ -134,7 +152,9 @@ class ProbabilityComparison:
             "mismatch_p_value": self.mismatch_p_value,
             "kl_per_sample": self.kl_per_sample,
             "path_tv_bound": self.path_tv_bound,
-            "samples_to_notice": notice if np.isfinite(notice) else None,
+            "samples_to_notice": self.samples_to_notice(),
+            "impossible": self.impossible,
+            "draws": sum(s.draws for s in self.sites),
             "sites": [site.to_dict() for site in self.sites],
         }
 
@@ -191,16 +211,20 @@ def _site(
         mean_abs_dp=float(delta.mean()),
         max_rate_shift=float(np.abs(shift).max()),
         neurons_outside=tuple(int(i) for i in np.flatnonzero(np.abs(shift) > margin)),
-        impossible=float(np.mean(((q == 0) | (q == 1)) & (p > 0) & (p < 1))),
+        impossible=int(np.sum(((q == 0) & (p > 0)) | ((q == 1) & (p < 1)))),
         kl_per_sample=float(bernoulli_kl(p, q).sum() / len(p)),
         tv_per_sample=float(delta.sum() / len(p)),
         mismatches=mismatches,
         expected_mismatches=float(delta.sum()),
+        histogram=tuple(int(n) for n in np.histogram(delta, HISTOGRAM_EDGES)[0]),
     )
 
 
 def bernoulli_kl(p: npt.ArrayLike, q: npt.ArrayLike) -> FloatArray:
-    """KL(p||q) of single draws in nats; 0 where q is 0 or 1 (judged as impossible events)."""
+    """KL(p||q) of single draws in nats; 0 where q is 0 or 1.
+
+    There KL is 0 if p equals q and infinite otherwise; the latter are counted as impossible.
+    """
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     inside = (q > 0) & (q < 1)
     safe = np.where(inside, q, 0.5)

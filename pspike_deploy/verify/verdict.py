@@ -75,8 +75,8 @@ def verify(
     """Judge an integer graph against its float graph.
 
     Args:
-        graph: float graph (the same nodes as ``integer``, i.e. folded, or the original one; sites
-            are matched by name).
+        graph: float graph, best the original one, so that the folding passes are judged, too;
+            sampling sites are matched by name.
         integer: integer graph.
         x: (sample, step, feature), real numbers.
         seed: seed of the common noise.
