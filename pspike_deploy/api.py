@@ -98,7 +98,8 @@ def export(
         integer: integer graph.
         target: ``lava`` (a self-contained bundle, needs ``x``) or ``nir`` (one file).
         out: folder of the bundle, or path of the file.
-        x: samples that the bundle runs, (sample, step, feature).
+        x: samples that the bundle runs, (sample, step, feature); default: four samples of random
+            values over the calibrated input range.
         noise: noise of that run, default ``Noise.philox(0)``.
 
     Returns:
@@ -112,17 +113,26 @@ def export(
 
         write_graph(integer, out)
         return out
-    if target != "lava" or x is None:
+    if target != "lava":
         raise PspikeError(
             "E-USAGE",
-            f"cannot export to {target!r}" + ("" if x is not None else " without samples"),
-            why="targets: nir, lava; a Lava bundle contains the samples that it runs",
-            fix="export(integer, target='lava', out=folder, x=samples)",
+            f"cannot export to {target!r}",
+            fix="choose one of the targets: nir, lava",
         )
     from pspike_deploy.exporters.lava.export import export_lava
     from pspike_deploy.simulators import fixed_point
 
     noise = Noise.philox(0) if noise is None else noise
+    x = _random_samples(integer) if x is None else x
     samples = np.arange(len(np.asarray(x)))
     expected = fixed_point.run(integer, x, noise=noise, samples=samples)
     return export_lava(integer, out, x=x, samples=samples, noise=noise, expected=expected)
+
+
+def _random_samples(integer: Graph) -> npt.NDArray[np.float64]:
+    """Four samples of 64 steps, uniform over what the input registers were calibrated for."""
+    (name,) = integer.targets(integer.input_name)
+    form = integer.output_format(name)
+    features = integer.nodes[name].output_shape
+    largest = float(form.to_real(form.limit))
+    return np.random.default_rng(0).uniform(0, largest, (4, 64, *features))

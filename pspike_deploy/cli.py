@@ -6,16 +6,17 @@ result, with ``--json`` exactly one JSON document.
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn
 
 import typer
 
 from pspike_deploy.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_TARGET_CANNOT, PspikeError
+from pspike_deploy.signals import end_like_interrupt
 
 EXPORT_EXAMPLE: Final = (
     "Example:  pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits"
@@ -53,8 +54,16 @@ def export(
     out: Annotated[Path | None, typer.Option(help="folder to make; default: MODEL-TARGET")] = None,
     data: Data = None,
     labels: Labels = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="samples that ranges are measured on; default: training split or data"),
+    ] = None,
     weight_bits: Annotated[int, typer.Option(help="bits of a synaptic weight, 2-8")] = 8,
     state_bits: Annotated[int, typer.Option(help="bits of a state, 8-24")] = 24,
+    coefficient_bits: Annotated[
+        int, typer.Option(help="bits of decays, read-outs and gains, 4-16")
+    ] = 16,
+    input_bits: Annotated[int, typer.Option(help="bits of an input integer, 2-16")] = 16,
     noise_bits: Annotated[int, typer.Option(help="random bits per draw, 1-22")] = 16,
     overflow: Annotated[str, typer.Option(help="error, saturate or wrap")] = "saturate",
     draws: Annotated[int, typer.Option(help="repetitions of the accuracy measurement")] = 10,
@@ -78,6 +87,8 @@ def export(
         config = QuantConfig(
             weight_bits=weight_bits,
             state_bits=state_bits,
+            coefficient_bits=coefficient_bits,
+            input_bits=input_bits,
             noise_bits=noise_bits,
             overflow=overflow,  # type: ignore[arg-type]  # checked by QuantConfig
         )
@@ -87,6 +98,7 @@ def export(
             out=out or Path(f"{model.stem}-{target}"),
             data=data,
             labels=labels,
+            calibration=calibration,
             config=config,
             seed=seed,
             draws=draws,
@@ -125,7 +137,7 @@ def check(
 ) -> None:
     """Say every reason why a target cannot run a network. Exit status 3 if there is one."""
     with _errors(as_json):
-        from pspike_deploy.inspection import check_target
+        from pspike_deploy.check import check_target
 
         findings = check_target(model, target)
         document = {"model": model.name, "target": target, "findings": findings}
@@ -162,7 +174,7 @@ def simulate(
 ) -> None:
     """Run a graph on data and write a recording."""
     with _errors(as_json):
-        from pspike_deploy.inspection import simulate_file
+        from pspike_deploy.runs import simulate_file
 
         facts = simulate_file(
             graph, data, out, backend, samples=samples, draw=draw, seed=seed, device=device
@@ -263,7 +275,7 @@ def _way(name: str) -> Literal["auto", "declared", "shim"]:
 def doctor(as_json: AsJson = False) -> None:
     """Say what works on this machine."""
     with _errors(as_json):
-        from pspike_deploy.inspection import diagnose
+        from pspike_deploy.doctor import diagnose
 
         facts = diagnose()
         if as_json:
@@ -278,14 +290,14 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main() -> NoReturn:
     """Entry point of ``pspike``."""
-    _end_like_interrupt()
+    end_like_interrupt()
     app()
     raise SystemExit(0)
 
 
 def export_main() -> NoReturn:
     """Entry point of ``pspike-export``."""
-    _end_like_interrupt()
+    end_like_interrupt()
     single = typer.Typer(
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
     )
@@ -294,16 +306,7 @@ def export_main() -> NoReturn:
     raise SystemExit(0)
 
 
-def _end_like_interrupt() -> None:
-    """A polite kill cleans up like Ctrl-C."""
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-
-
-@contextmanager
+@contextlib.contextmanager
 def _errors(as_json: bool) -> Iterator[None]:
     """Print errors of ours with their fix and turn them into exit statuses."""
     try:
@@ -314,8 +317,28 @@ def _errors(as_json: bool) -> Iterator[None]:
         typer.secho(str(error), err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; nothing was left behind", err=True)
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            typer.echo("interrupted; nothing was left behind", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        _report_defect(error, as_json)
+
+
+def _report_defect(error: Exception, as_json: bool) -> NoReturn:
+    """Whatever was not foreseen: the traceback, and an exit status that is no verdict."""
+    defect = PspikeError(
+        "E-INTERNAL",
+        "the tool itself failed",
+        why=f"{type(error).__name__}: {error}",
+        fix="please report this with the traceback above and the input",
+    )
+    if as_json:
+        _json({"error": defect.to_dict()})
+    traceback.print_exception(error)
+    typer.echo(str(defect), err=True)
+    raise typer.Exit(defect.exit_status) from None
 
 
 def _json(document: dict[str, Any]) -> None:

@@ -63,7 +63,13 @@ def embedded_data(name: str, split: str) -> ExportData:
     )
 
 
-def user_data(data: Path, labels: Path | None, features: int, classes: int) -> ExportData:
+def user_data(
+    data: Path,
+    labels: Path | None,
+    features: int,
+    classes: int,
+    calibration: Path | None = None,
+) -> ExportData:
     """Data and labels from the user's ``.npy`` or ``.npz`` files.
 
     Args:
@@ -71,6 +77,7 @@ def user_data(data: Path, labels: Path | None, features: int, classes: int) -> E
         labels: array (sample,); default: the labels inside the ``.npz``, if any.
         features: features per step that the network takes.
         classes: outputs of the network.
+        calibration: array like ``data``; default: the first samples of ``data``.
 
     Raises:
         PspikeError: E-INPUT-MISSING, E-DATA-FILE, E-DATA-SHAPE, E-DATA-EMPTY, E-DATA-VALUES,
@@ -83,14 +90,14 @@ def user_data(data: Path, labels: Path | None, features: int, classes: int) -> E
     if labels is None and data.suffix == ".npz":
         found = _load(data, LABEL_KEYS, required=False)
     y = None if found is None else _checked_labels(found, len(x), classes, str(labels or data))
-    count = min(CALIBRATION_SAMPLES, len(x))
-    return ExportData(
-        name=data.name,
-        x=x,
-        labels=y,
-        calibration=x[:count],
-        calibration_source=f"the first {count} samples of the data itself",
-    )
+    source = f"the first {min(CALIBRATION_SAMPLES, len(x))} samples of the evaluated data"
+    samples = x
+    if calibration is not None:
+        stored = _load(calibration, INPUT_KEYS, required=True)
+        assert stored is not None
+        samples = checked_data(stored, features, str(calibration))
+        source = f"{min(CALIBRATION_SAMPLES, len(samples))} samples of {calibration.name}"
+    return ExportData(data.name, x, y, samples[:CALIBRATION_SAMPLES], source)
 
 
 def checked_data(raw: Array, features: int, where: str) -> npt.NDArray[np.float64]:

@@ -43,6 +43,9 @@ TARGETS: Final = ("nir", "lava")
 #: Samples that are replayed after every pass.
 GOLDEN_SAMPLES: Final = 4
 
+#: Largest relative change of an output by a folding pass: rounding in the last places of float64.
+GOLDEN_TOLERANCE: Final = 1e-9
+
 #: Samples on which probabilities are compared (T0, T1).
 VERIFIED_SAMPLES: Final = 64
 
@@ -57,6 +60,8 @@ class ExportOptions:
         out: folder to make.
         data: ``.npz`` or ``.npy``; default: the test split of the set that the checkpoint names.
         labels: ``.npz`` or ``.npy`` with one class per sample.
+        calibration: ``.npz`` or ``.npy`` with samples that ranges are measured on; default: the
+            training split of the embedded data, else the first samples of ``data``.
         config: widths of the integer network.
         seed: seed of the noise.
         draws: repetitions of the accuracy measurement.
@@ -71,6 +76,7 @@ class ExportOptions:
     out: Path
     data: Path | None = None
     labels: Path | None = None
+    calibration: Path | None = None
     config: QuantConfig = field(default_factory=QuantConfig)
     seed: int = 0
     draws: int = 10
@@ -162,7 +168,11 @@ def load_model(path: Path) -> tuple[Graph, dict[str, Any]]:
 
 
 def load_data(
-    options_data: Path | None, labels: Path | None, graph: Graph, facts: dict[str, Any]
+    data: Path | None,
+    labels: Path | None,
+    graph: Graph,
+    facts: dict[str, Any],
+    calibration: Path | None = None,
 ) -> ExportData:
     """The user's data, or the set that the checkpoint names.
 
@@ -171,15 +181,15 @@ def load_data(
     """
     features = int(graph.nodes[graph.input_name].output_shape[0])
     classes = int(graph.nodes[graph.output_name].input_shape[0])
-    if options_data is not None:
-        return user_data(options_data, labels, features, classes)
+    if data is not None:
+        return user_data(data, labels, features, classes, calibration)
     known = facts.get("data") or {}
-    if "name" not in known or labels is not None:
+    if "name" not in known or labels is not None or calibration is not None:
         raise PspikeError(
             "E-USAGE",
             "there are no data to run the network on",
-            why="labels without data"
-            if labels is not None
+            why="labels or calibration samples without data"
+            if labels is not None or calibration is not None
             else "the model names no data set that comes with this package",
             fix="give samples of shape (sample, step, feature) with --data x.npy",
         )
@@ -201,7 +211,9 @@ class _Export:
         with self._stage("load", "Loading the network and the data"):
             graph, facts = load_model(self.options.model)
             self._refuse_integer(graph)
-            data = load_data(self.options.data, self.options.labels, graph, facts)
+            data = load_data(
+                self.options.data, self.options.labels, graph, facts, self.options.calibration
+            )
         with self._stage("fold", "Folding norms and gains"):
             folded = self._fold(graph, data)
         with self._stage("quantize", "Calibrating and quantising"):
@@ -221,12 +233,13 @@ class _Export:
             with self._stage("lava", "Running the bundle in Lava's CPU simulator"):
                 replays["lava"], lava_facts = self._lava(bundle, expected, environment, folder)
         with self._stage("verify", "Comparing probabilities and samples"):
-            verification = self._verify(folded, integer, data, replays)
+            verification = self._verify(graph, integer, data, replays)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
         summary = {
             "network": self._network(facts, graph, integer),
             "quantization": self._quantization(report, overflows),
             "accuracy": accuracy,
+            "calibration": data.calibration_source,
             "lava": lava_facts,
             "verification": _verification_summary(verification),
         }
@@ -263,7 +276,9 @@ class _Export:
         for name in FOLDING:
             graph = PASSES[name](graph)
             after = golden.float_run(graph)
-            self.passes.append({"pass": name, **_change(before, after), "nodes": len(graph.nodes)})
+            change = _change(before, after)
+            _require_unchanged(name, change, before)
+            self.passes.append({"pass": name, **change, "nodes": len(graph.nodes)})
             before = after
         return graph
 
@@ -348,10 +363,10 @@ class _Export:
         return comparison, facts
 
     def _verify(
-        self, folded: Graph, integer: Graph, data: ExportData, replays: dict[str, Comparison]
+        self, graph: Graph, integer: Graph, data: ExportData, replays: dict[str, Comparison]
     ) -> Verification:
         return verify(
-            folded,
+            graph,
             integer,
             data.x[:VERIFIED_SAMPLES],
             seed=self.options.seed,
@@ -373,6 +388,11 @@ class _Export:
         config = report.config.to_dict()
         return {**config, "overflows": overflows}
 
+    def _lava_versions(self, summary: dict[str, Any]) -> dict[str, str]:
+        lava_facts = summary["lava"]
+        found = lava_facts["environment"]["versions"] if lava_facts else {}
+        return {f"lava environment: {name}": version for name, version in found.items()}
+
     def _manifest(
         self, facts: dict[str, Any], data: ExportData, summary: dict[str, Any]
     ) -> dict[str, Any]:
@@ -389,6 +409,11 @@ class _Export:
                 "name": data.name,
                 "samples": len(data.x),
                 "calibration": data.calibration_source,
+                "files": {
+                    path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                    for path in (options.data, options.labels, options.calibration)
+                    if path is not None
+                },
             },
             "seed": options.seed,
             "digests": {
@@ -397,7 +422,7 @@ class _Export:
             },
             "passes": self.passes,
             "seconds": self.seconds,
-            "versions": versions(),
+            "versions": versions() | self._lava_versions(summary),
         }
 
 
@@ -442,6 +467,19 @@ class _Golden:
     def _run(self, run: Callable[..., Recording], graph: Graph, **more: Any) -> Recording:
         noise = Noise.philox(self.options.seed)
         return run(graph, self.x, noise=noise, record=tuple(graph.sites), **more)
+
+
+def _require_unchanged(name: str, change: dict[str, Any], before: Recording) -> None:
+    """A folding pass may round differently in the last place, and nothing else."""
+    allowed = GOLDEN_TOLERANCE * max(1.0, float(np.abs(before.outputs).max()))
+    if change["spike_flips"] or change["max_output_difference"] > allowed:
+        raise PspikeError(
+            "E-INTERNAL",
+            f"the pass {name!r} changed what the network computes",
+            why=f"{change['spike_flips']} of {change['spikes_compared']} golden spikes flipped, "
+            f"outputs moved by {change['max_output_difference']:.3g}",
+            fix="please report this with the model",
+        )
 
 
 def _change(before: Recording, after: Recording) -> dict[str, Any]:

@@ -424,3 +424,27 @@ def test_every_help_shows_an_example(command: str) -> None:
     done = pspike(*command.split(), "--help")
     assert done.exit_code == 0
     assert "Example:" in done.output
+
+
+def test_a_defect_is_no_verdict(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("pspike_deploy.inspection.describe", broken)
+    done = pspike("inspect", model, "--json")
+    assert done.exit_code == 4
+    assert json.loads(done.stdout)["error"]["code"] == "E-INTERNAL"
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_calibration_samples_of_the_user_s_own_decide_the_ranges(
+    model: Path, samples: Path, tmp_path: Path
+) -> None:
+    wide = tmp_path / "wide.npy"
+    np.save(wide, 4 * np.load(samples)["x"])
+    options = ("--target", "nir", "--data", samples, "--json")
+    narrow = json.loads(export(model, tmp_path / "a", *options).stdout)
+    given = json.loads(export(model, tmp_path / "b", *options, "--calibration", wide).stdout)
+    assert narrow["network"]["integer_digest"] != given["network"]["integer_digest"]
+    assert "wide.npy" in given["calibration"]
+    assert "evaluated data" in narrow["calibration"]

@@ -21,6 +21,7 @@ def export_table(summary: Mapping[str, Any]) -> Table:
         f"{quantization['weight_bits']}-bit weights, {quantization['state_bits']}-bit states, "
         f"{quantization['noise_bits']}-bit noise, {quantization['overflows']} overflows",
     )
+    table.add_row("calibration", summary["calibration"])
     table.add_row("accuracy", _accuracy(summary["accuracy"]))
     if summary["lava"] is not None:
         table.add_row("Lava", _lava(summary["lava"]))
