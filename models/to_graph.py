@@ -1,7 +1,8 @@
 """From a torch network to a float graph, the only thing that crosses to the other half.
 
 Node names carry a layer prefix and a letter, so that their alphabetical order is their order in the
-signal path: ``l00`` is the encoder, ``l01`` … the blocks, the last layer the read-out.
+signal path: ``l00`` is the encoder, ``l01`` … the blocks, the last layer the read-out (with more
+digits where there are more layers).
 """
 
 from __future__ import annotations
@@ -63,15 +64,16 @@ def to_graph(network: nn.Module) -> Graph:
         )
     builder = _Builder()
     width, config = network.config.d_model, network.config
+    digits = max(2, len(str(config.n_layers + 1)))
+    layers = [f"l{index:0{digits}d}" for index in range(config.n_layers + 2)]
     builder.add("input", Input((config.d_input,)))
-    x = builder.add("l00_a_encoder", _affine(network.encoder))
-    for index, block in enumerate(network.blocks):
-        x = _add_block(builder, cast(PSpikeBlock, block), f"l{index + 1:02d}", x, config)
-    last = f"l{config.n_layers + 1:02d}"
+    x = builder.add(f"{layers[0]}_a_encoder", _affine(network.encoder))
+    for layer, block in zip(layers[1:-1], network.blocks, strict=True):
+        x = _add_block(builder, cast(PSpikeBlock, block), layer, x, config)
     if network.norm is not None:
-        builder.add(f"{last}_a_norm", _batch_norm(network.norm))
-    builder.add(f"{last}_b_mean", MeanPool((width,)))
-    builder.add(f"{last}_c_decoder", _affine(network.decoder))
+        builder.add(f"{layers[-1]}_a_norm", _batch_norm(network.norm))
+    builder.add(f"{layers[-1]}_b_mean", MeanPool((width,)))
+    builder.add(f"{layers[-1]}_c_decoder", _affine(network.decoder))
     builder.add("output", Output((config.n_classes,)))
     return Graph(builder.nodes, tuple(builder.edges), Semantics())
 

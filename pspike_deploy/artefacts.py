@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pspike_deploy.atomic import whole_folder
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.signals import signals_deferred
 
 #: File by which a folder is recognised as one of ours.
 MANIFEST: Final = "manifest.json"
@@ -67,15 +68,40 @@ def _move(part: Path, out: Path, *, force: bool) -> None:
     if not out.exists():
         os.rename(part, out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.replaced-", dir=out.parent))
-    os.rename(out, old / "old")
+    with signals_deferred():
+        _replace(part, out)
+
+
+def _replace(part: Path, out: Path) -> None:
+    """Put a folder in the place of another one, which is removed only when that has worked."""
+    holder = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.replaced-", dir=out.parent))
+    old = holder / out.name
     try:
+        os.rename(out, old)
         os.rename(part, out)
     except BaseException:
-        os.rename(old / "old", out)
+        _put_back(old, part, out)
+        holder.rmdir()
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(holder, ignore_errors=True)
+
+
+def _put_back(old: Path, part: Path, out: Path) -> None:
+    """Undo what :func:`_replace` did until it failed."""
+    if not os.path.lexists(old):
+        return
+    try:
+        if not os.path.lexists(part):
+            os.rename(out, part)
+        os.rename(old, out)
+    except OSError as error:
+        raise PspikeError(
+            "E-OUT-UNWRITABLE",
+            "the new export could not take its place, and the one before could not be put back",
+            why=str(error),
+            fix=f"the export before is whole; move it to {out}",
+            where=str(old),
+        ) from error
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.signals import signals_deferred
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -91,7 +92,7 @@ def whole_folder(out: Path, move: Callable[[Path, Path], None] = os.rename) -> I
     made: list[Path] = []
     part: Path | None = None
     try:
-        with readable_os_errors(out):
+        with signals_deferred(), readable_os_errors(out):
             _make_parents(out.parent, made)
             part = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.partial-", dir=out.parent))
             part.chmod(0o777 & ~_umask())
@@ -100,9 +101,10 @@ def whole_folder(out: Path, move: Callable[[Path, Path], None] = os.rename) -> I
         with readable_os_errors(out):
             move(part, out)
     except BaseException:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
-        _remove_empty(made)
+        with signals_deferred():
+            if part is not None:
+                shutil.rmtree(part, ignore_errors=True)
+            _remove_empty(made)
         raise
 
 

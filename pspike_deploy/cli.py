@@ -186,24 +186,44 @@ def simulate(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="recording (.npz)")],
     b: Annotated[Path, typer.Argument(metavar="B", help="recording (.npz)")],
+    graph: Annotated[
+        Path | None, typer.Option(help="the integer graph (.nir) that ran; for --replay")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="write the one differing neuron as a replay case (.npz)")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Name the first step, node, neuron and bit at which two recordings differ."""
     with _errors(as_json):
-        from pspike_deploy.recording import Recording
         from pspike_deploy.report.tables import comparison_table
-        from pspike_deploy.verify.compare import compare as compare_recordings
+        from pspike_deploy.runs import compare_files
 
-        result = compare_recordings(Recording.load(a), Recording.load(b))
+        result = compare_files(a, b, graph, replay)
         document = result.to_dict()
         _print(document, comparison_table(document), as_json=as_json)
         if not as_json:
-            typer.echo(
-                f"first divergence: {result.first_divergence}"
-                if result.first_divergence
-                else "equal in every recorded value"
-            )
+            typer.echo("\n".join([*result.notes, result.sentence]))
         raise typer.Exit(0 if result.equal else EXIT_NEGATIVE)
+
+
+@app.command(epilog="Example:  pspike replay case.npz")
+def replay(
+    case: Annotated[Path, typer.Argument(metavar="CASE", help="replay case (.npz)")],
+    as_json: AsJson = False,
+) -> None:
+    """Compute the one neuron of a replay case again, and say which side is right."""
+    with _errors(as_json):
+        from pspike_deploy.verify.replay import run_replay
+
+        result = run_replay(case)
+        if as_json:
+            _json(result.to_dict())
+        else:
+            typer.echo(
+                f"node {result.node}, neuron {result.neuron}: "
+                f"the interpreter agrees with {result.agrees_with}"
+            )
 
 
 @app.command(epilog="Example:  pspike train p_spikessm_digits --out .")

@@ -10,12 +10,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.archives import DAMAGE, MAXIMUM_BYTES
 from pspike_deploy.errors import PspikeError
 
 Array = npt.NDArray[Any]
-
-#: Most bytes of one data array, so that a forged header cannot ask for all memory.
-MAXIMUM_BYTES: Final = 8 * 2**30
 
 #: Calibration samples taken from the user's data where no training split is known.
 CALIBRATION_SAMPLES: Final = 128
@@ -183,7 +181,7 @@ def _load(path: Path, keys: tuple[str, ...], *, required: bool) -> Array | None:
                     _check_size(_member_bytes(path, key))
                     return np.array(archive[key])
             names = ", ".join(archive) or "nothing"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, MemoryError) as error:
+    except DAMAGE as error:
         raise PspikeError(
             "E-DATA-FILE",
             "the file is not a NumPy array file",

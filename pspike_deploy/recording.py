@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.archives import read_arrays
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 
@@ -83,27 +84,84 @@ class Recording:
                 where=str(path),
                 fix="give the path of a .npz file written by 'pspike simulate'",
             )
-        try:
-            with np.load(source, allow_pickle=False) as data:
-                header = json.loads(str(data["header"]))
-                if header["format"] != _FORMAT or header["version"] > _VERSION:
-                    raise ValueError(f"format {header['format']}, version {header['version']}")
-                return Recording(
-                    values=_group(data, "value/"),
-                    probabilities=_group(data, "probability/"),
-                    outputs=data["outputs"],
-                    samples=data["samples"],
-                    run=header["run"],
-                )
-        except (KeyError, ValueError, TypeError, OSError, EOFError) as error:
-            raise PspikeError(
+
+        def refusal(why: str) -> PspikeError:
+            return PspikeError(
                 "E-RECORDING-FILE",
                 "the file is not a recording of this tool",
-                why=f"{type(error).__name__}: {error}",
+                why=why,
                 where=str(path),
                 fix="record again with 'pspike simulate GRAPH --out recording.npz'",
-            ) from error
+            )
+
+        arrays = read_arrays(source, refusal)
+        try:
+            header = json.loads(str(arrays["header"]))
+            if header["format"] != _FORMAT or header["version"] > _VERSION:
+                raise ValueError(f"format {header['format']}, version {header['version']}")
+            recording = Recording(
+                values=_group(arrays, "value/"),
+                probabilities=_group(arrays, "probability/"),
+                outputs=arrays["outputs"],
+                samples=arrays["samples"],
+                run=header["run"],
+            )
+            problems = list(_problems(recording))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise refusal(f"{type(error).__name__}: {error}") from error
+        if problems:
+            raise refusal("; ".join(problems[:8]))
+        return recording
 
 
 def _group(data: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name[len(prefix) :]: data[name] for name in data if name.startswith(prefix)}
+
+
+def _problems(recording: Recording) -> Iterator[str]:
+    """What keeps a recording from a file from being one: shapes, dtypes, and the header."""
+    rows = recording.samples.shape
+    if len(rows) != 1 or recording.samples.dtype.kind not in "iu":
+        yield f"samples have shape {rows} and dtype {recording.samples.dtype}"
+        return
+    if recording.outputs.ndim != 2 or recording.outputs.dtype.kind not in "fiu":
+        yield f"outputs have shape {recording.outputs.shape}, dtype {recording.outputs.dtype}"
+    elif len(recording.outputs) != rows[0]:
+        yield f"{len(recording.outputs)} outputs for {rows[0]} samples"
+    steps = {array.shape[1] for array in recording.values.values() if array.ndim == 3}
+    if len(steps) > 1:
+        yield f"nodes have different numbers of steps: {sorted(steps)}"
+    for kind, group in (("value", recording.values), ("probability", recording.probabilities)):
+        for name, array in group.items():
+            if array.ndim != 3 or array.dtype.kind not in "fiu" or len(array) != rows[0]:
+                yield f"{kind} of {name!r} has shape {array.shape} and dtype {array.dtype}"
+            elif kind == "probability" and array.shape != recording.values[name].shape:
+                yield f"probabilities of {name!r} have another shape than its spikes"
+    yield from _header_problems(recording.run)
+
+
+def _header_problems(run: Mapping[str, Any]) -> Iterator[str]:
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "backend": str,
+        "graph": str,
+        "integer": bool,
+        "noise_bits": int,
+        "fraction_bits": dict,
+        "order": list,
+        "latency": dict,
+    }
+    for key, kind in kinds.items():
+        if not isinstance(run.get(key), kind):
+            yield f"the header has no valid {key!r}"
+            return
+    if not 1 <= run["noise_bits"] <= 64:
+        yield f"noise_bits is {run['noise_bits']}"
+    for name, point in run["fraction_bits"].items():
+        points = point if isinstance(point, list) else [point]
+        if not all(isinstance(p, int) and abs(p) <= 64 for p in points):
+            yield f"fraction bits of {name!r} are {point!r}"
+    for name, latency in run["latency"].items():
+        if not isinstance(latency, int):
+            yield f"latency of {name!r} is {latency!r}"
+    if not all(isinstance(name, str) for name in run["order"]):
+        yield "order does not hold names"

@@ -1,8 +1,11 @@
 """The artefact folder appears whole or not at all."""
 
 import errno
+import itertools
 import json
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,73 @@ def test_force_keeps_the_old_folder_when_the_work_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"), artefacts.artefact_folder(out, force=True):
         raise ValueError("no")
     assert (out / artefacts.MANIFEST).exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def break_renames(monkeypatch: pytest.MonkeyPatch, break_at: Callable[[int, bool], None]) -> None:
+    """Call ``break_at(number of the rename, whether it is done)`` before and after each."""
+    rename, numbers = os.rename, itertools.count()
+
+    def breaking(source: Path, target: Path) -> None:
+        number = next(numbers)
+        break_at(number, False)
+        rename(source, target)
+        break_at(number, True)
+
+    monkeypatch.setattr(os, "rename", breaking)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "bad disk"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("which", [0, 1], ids=["old away", "new in place"])
+def test_force_puts_the_old_folder_back_wherever_the_exchange_is_broken_off(
+    which: int,
+    done: bool,
+    error: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def break_at(number: int, is_done: bool) -> None:
+        if (number, is_done) == (which, done):
+            raise error
+
+    out = ours(tmp_path / "out")
+    break_renames(monkeypatch, break_at)
+    expected = PspikeError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected), artefacts.artefact_folder(out, force=True) as part:
+        (part / "new").touch()
+    assert [p.name for p in out.iterdir()] == [artefacts.MANIFEST]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_old_folder_that_cannot_be_put_back_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_at(number: int, is_done: bool) -> None:
+        if number > 0:
+            raise OSError(errno.EIO, "bad disk")
+
+    out = ours(tmp_path / "out")
+    break_renames(monkeypatch, break_at)
+    with (
+        pytest.raises(PspikeError, match="E-OUT-UNWRITABLE") as caught,
+        artefacts.artefact_folder(out, force=True) as part,
+    ):
+        (part / "new").touch()
+    kept = Path(caught.value.where)
+    assert [p.name for p in kept.iterdir()] == [artefacts.MANIFEST]
+    assert str(out) in caught.value.fix
+    assert list(tmp_path.iterdir()) == [kept.parent], "nothing else is left"
+
+
+def test_a_signal_within_the_exchange_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = ours(tmp_path / "out")
+    break_renames(monkeypatch, lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), artefacts.artefact_folder(out, force=True) as part:
+        (part / "new").touch()
+    assert [p.name for p in out.iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 #: Rooms of the house, lowest first; rooms on one line may not import each other.
 FLOORS = (
-    ("errors", "_callable"),
-    ("atomic",),
+    ("errors", "_callable", "signals"),
+    ("atomic", "archives"),
     ("numerics",),
     ("graph", "recording"),
     ("models", "exporters"),
@@ -23,7 +23,7 @@ FLOORS = (
     ("report", "artefacts", "data"),
     ("pipeline",),
     ("api",),
-    ("inspection", "training"),
+    ("inspection", "check", "runs", "doctor", "training"),
     ("cli",),
     ("__main__",),
 )

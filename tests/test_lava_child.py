@@ -456,6 +456,39 @@ def test_an_interrupted_program_removes_its_temporary_run_folder(make_bundle, tm
         program.wait()
 
 
+# The same as a command does it: with the handler of the command line, into an artefact folder.
+COMMAND_LINE = """
+import pathlib, sys
+from pspike_deploy import artefacts, signals
+
+signals.end_like_interrupt()
+try:
+    with artefacts.artefact_folder(pathlib.Path(sys.argv[2]).with_name("deep") / "out"):
+        PROGRAM
+except KeyboardInterrupt:
+    raise SystemExit(130)
+"""
+
+
+@pytest.mark.parametrize("numbers", ["SIGTERM SIGTERM", "SIGHUP SIGHUP", "SIGTERM SIGINT SIGHUP"])
+def test_a_second_signal_to_a_command_does_not_disturb_its_clean_up(make_bundle, folder, numbers):
+    code = COMMAND_LINE.replace("PROGRAM", textwrap.indent(PROGRAM, " " * 8).strip())
+    bundle = make_bundle(HANGING)
+    program = subprocess.Popen([sys.executable, "-c", code, bundle, folder])
+    try:
+        assert wait_until((folder / "ready").exists)
+        assert folder.with_name("deep").exists()
+        for name in numbers.split():
+            program.send_signal(signal.Signals[name])
+            time.sleep(0.03)  # within the clean-up
+        assert program.wait(30) == 130
+        assert nothing_is_left(folder)
+        assert sorted(p.name for p in folder.parent.iterdir()) == [bundle.name, folder.name]
+    finally:
+        program.kill()
+        program.wait()
+
+
 def test_signal_handlers_are_as_before_after_a_run(make_bundle, folder):
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]

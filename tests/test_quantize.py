@@ -68,6 +68,15 @@ def test_the_graph_computes_what_the_network_computes(changes: dict[str, object]
     np.testing.assert_allclose(run.outputs, logits.numpy(), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("layers", "first"), [(1, "l01"), (98, "l01"), (99, "l001"), (256, "l001")]
+)
+def test_the_names_of_nodes_are_in_the_order_of_the_signal(layers: int, first: str) -> None:
+    graph = to_graph(PSpikeSSM(PSpikeSSMConfig(1, 1, 2, layers, 2, 4)).eval())
+    assert list(graph.order) == sorted(graph.nodes)
+    assert f"{first}_a_input_gain" in graph.nodes, "two digits where they are enough"
+
+
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_no_pass_changes_a_spike_or_an_output(changes: dict[str, object]) -> None:
     graph, x, noise = to_graph(network(2, **changes)), data(), Noise.philox(2)

@@ -4,7 +4,8 @@ What counts as a *divergence* depends on what is compared:
 
 ==================================  =====================================================
 spikes                              any difference
-integers of the same binary point   any difference; codes Q of sampling nodes, too
+integers on both sides              any difference (of the real values where binary points
+                                    differ); codes Q of sampling nodes, too
 real values of two float runs       a difference above the tolerance (so, too, probabilities)
 anything else (float and integer)   never; the metrics state the error
 ==================================  =====================================================
@@ -133,6 +134,8 @@ class _Pair:
             values = self.a != self.b
         elif self.rule == "tolerance":
             values = _error(self.a, self.b) > self.tolerance
+        elif self.a.dtype.kind in "iu" and self.b.dtype.kind in "iu":
+            values = self.errors() > 0  # other binary points: exact all the same, in real units
         codes = np.zeros_like(values)
         if self.p is not None and self.q is not None and self.code_bits[0] == self.code_bits[1]:
             codes = (
@@ -327,7 +330,10 @@ def _notes(a: Recording, b: Recording, compared: int) -> tuple[str, ...]:
         for key, what in (("graph", "graphs"), ("noise", "noises"), ("draw", "draws"))
         if a.run.get(key) != b.run.get(key)
     ]
-    for which, recording in (("first", a), ("second", b)):
+    for which, recording, other in (("first", a, b), ("second", b, a)):
+        only = [name for name in _order(recording) if name not in other.values]
+        if only:
+            notes.append(f"only in the {which} recording: {', '.join(only)}")
         left = len(recording.samples) - compared
         if left:
             notes.append(f"{left} sample(s) of the {which} recording are not in the other one")

@@ -136,6 +136,16 @@ class Comparison:
         """Whether there is no divergence."""
         return self.first_divergence is None
 
+    @property
+    def sentence(self) -> str:
+        """The result in one sentence."""
+        if self.first_divergence is not None:
+            return f"first divergence: {self.first_divergence}"
+        mismatches = sum(node.mismatches for node in self.nodes)
+        if mismatches:
+            return f"no divergence; {mismatches} values differ by rounding, no spike does"
+        return "equal in every value that both recordings hold"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for ``--json``."""
         first = self.first_divergence

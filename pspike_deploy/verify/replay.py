@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.archives import read_arrays
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
@@ -152,7 +152,7 @@ def run_replay(path: str | Path) -> ReplayResult:
         by_codes = at["quantity"] == "probability"
         place = str(at["node"]), int(at["neuron"])
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-        raise _not_a_case(Path(path), error) from error
+        raise _not_a_case(Path(path), f"{type(error).__name__}: {error}") from error
     outputs, codes = run_node(node, unit, inputs)
     values = [vector[0] for vector in (codes if by_codes else outputs)]
     agrees = [side for side in ("a", "b") if values == expected[side]]
@@ -250,16 +250,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
             "E-INPUT-MISSING",
             "the replay file does not exist",
             where=str(path),
-            fix="give the path of a .npz file written by 'pspike compare'",
+            fix="give the path of a .npz file written by 'pspike compare --replay'",
         )
+    arrays = read_arrays(path, lambda why: _not_a_case(path, why))
     try:
-        with np.load(path, allow_pickle=False) as data:
-            header = json.loads(str(data["header"]))
-            if header["format"] != _FORMAT or header["version"] > _VERSION:
-                raise ValueError(f"format {header['format']}, version {header['version']}")
-            return header, {name: data[name] for name in data.files if name != "header"}
-    except (KeyError, ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
-        raise _not_a_case(path, error) from error
+        header = json.loads(str(arrays.pop("header")))
+        if header["format"] != _FORMAT or header["version"] > _VERSION:
+            raise ValueError(f"format {header['format']}, version {header['version']}")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise _not_a_case(path, f"{type(error).__name__}: {error}") from error
+    return header, arrays
 
 
 def _rebuild(
@@ -286,13 +286,13 @@ def _rebuild(
     return node, unit, list(zip(*sources, strict=True))
 
 
-def _not_a_case(path: Path, error: Exception) -> PspikeError:
+def _not_a_case(path: Path, why: str) -> PspikeError:
     return PspikeError(
         "E-RECORDING-FILE",
         "the file is not a replay case of this tool",
-        why=f"{type(error).__name__}: {error}",
+        why=why,
         where=str(path),
-        fix="write it again with 'pspike compare'",
+        fix="write it again with 'pspike compare A B --graph G --replay FILE'",
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 import platformdirs
 
+from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.simulators.lava.child import run_bundle
 from pspike_deploy.simulators.lava.interpreters import clean_environment
@@ -97,10 +98,12 @@ def read_marker(folder: Path) -> LavaEnvironment | None:
 
 
 def write_marker(environment: LavaEnvironment, folder: Path) -> None:
-    """Mark the environment in a folder as complete."""
-    part = folder / f"{_MARKER}.part"
-    part.write_text(json.dumps(environment.to_dict(), indent=1))
-    part.replace(folder / _MARKER)
+    """Mark the environment in a folder as complete.
+
+    Raises:
+        PspikeError: E-OUT-DISK-FULL, E-OUT-UNWRITABLE.
+    """
+    write_file(folder / _MARKER, json.dumps(environment.to_dict(), indent=1).encode())
 
 
 def smoke_test(environment: LavaEnvironment, what: Literal["import", "network"]) -> dict[str, Any]:

@@ -25,8 +25,9 @@ from pspike_deploy.exporters.lava.bundle.parent_watch import (
     RUN_FOLDER_VARIABLE,
     TRACEBACK_FILE,
 )
+from pspike_deploy.signals import signals_deferred
 from pspike_deploy.simulators.lava.interpreters import clean_environment
-from pspike_deploy.simulators.lava.process_group import Ending, run_watched, signals_deferred
+from pspike_deploy.simulators.lava.process_group import Ending, run_watched
 
 if TYPE_CHECKING:
     from pspike_deploy.simulators.lava.cache import LavaEnvironment

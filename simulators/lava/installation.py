@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.signals import signals_deferred
 from pspike_deploy.simulators.lava.cache import (
     CACHE_VARIABLE,
     PYTHON_VARIABLE,
@@ -41,7 +42,7 @@ from pspike_deploy.simulators.lava.interpreters import (
     probe,
     running_python,
 )
-from pspike_deploy.simulators.lava.process_group import run_watched, signals_deferred
+from pspike_deploy.simulators.lava.process_group import run_watched
 
 Progress = Callable[[str], None]
 
@@ -163,7 +164,8 @@ def _make(interpreter: Interpreter, progress: Progress) -> LavaEnvironment:
     """Make the environment for an interpreter, unless it exists."""
     name = f"{_way_of(interpreter)}-py{interpreter.version_text}-{requirements_digest()}"
     folder = environments_folder() / name
-    with signals_deferred(), _locked(folder.with_name(f"{name}.lock"), progress) as lock:
+    # Signals are deferred once the lock is held: waiting for it can be interrupted.
+    with _locked(folder.with_name(f"{name}.lock"), progress) as lock, signals_deferred():
         environment = read_marker(folder)
         if environment is not None:
             return environment
@@ -173,8 +175,10 @@ def _make(interpreter: Interpreter, progress: Progress) -> LavaEnvironment:
             return _install(interpreter, folder, lock, progress)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            what = "the environment cannot be written"
+            if isinstance(error, PspikeError) and error.code.startswith("E-OUT-"):
+                raise _setup_error(what, what_and_why(error), folder) from error
             if isinstance(error, OSError):
-                what = "the environment cannot be written"
                 raise _setup_error(what, str(error), folder) from error
             raise
 

@@ -11,9 +11,8 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from pspike_deploy.exporters.lava.bundle.parent_watch import (
     group_segments,
     unlink_segments,
 )
+from pspike_deploy.signals import signals_deferred
 
 _POLL_S = 0.02  # how late the end of a run may be noticed
 _LOOK_S = 0.25  # between two looks at files and /proc, which cost some milliseconds
@@ -192,43 +192,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:  # the run removed it
         return 0
-
-
-# The signals collected by the block that is open now; only the main thread reads or sets it.
-_collecting: list[int] | None = None
-
-
-@contextlib.contextmanager
-def signals_deferred() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGHUP inside the block and deliver them at its end.
-
-    Without this, SIGTERM would end this program on the spot, and a second Ctrl-C would interrupt
-    the clean-up after the first. Handlers that a program installed itself are left in place; a
-    block inside a block adds nothing; in a thread other than the main one nothing is collected.
-
-    Yields:
-        The numbers of the signals that have arrived.
-    """
-    global _collecting
-    if threading.current_thread() is not threading.main_thread():
-        yield []
-        return
-    if _collecting is not None:
-        yield _collecting
-        return
-    received = _collecting = []
-    previous = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            previous[number] = signal.signal(number, lambda n, _frame: received.append(n))
-    try:
-        yield received
-    except KeyboardInterrupt:
-        if not received:  # else the signal itself follows
-            raise
-    finally:
-        _collecting = None
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for arrived in dict.fromkeys(received):
-            signal.raise_signal(arrived)

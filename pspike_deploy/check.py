@@ -1,0 +1,87 @@
+"""What ``pspike check`` finds out: every reason why a target cannot run a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pspike_deploy.errors import PspikeError
+
+
+def check_target(model: Path, target: str) -> list[dict[str, Any]]:
+    """Every reason why a target cannot run a model; empty where it can. Never raises.
+
+    Each finding is plain data: ``severity``, ``code``, ``message``, ``where``, ``why``, ``fix``.
+    """
+    if model.suffix == ".nir":
+        findings = _attempt(lambda: _audit_findings(model))
+        if any(finding["severity"] == "error" for finding in findings):
+            return findings
+    else:
+        findings = []
+    return findings + _attempt(lambda: _target_findings(model, target))
+
+
+def _audit_findings(model: Path) -> list[dict[str, Any]]:
+    from pspike_deploy.graph.audit import audit
+    from pspike_deploy.graph.tree import read_tree
+
+    return [asdict(finding) for finding in audit(read_tree(model))]
+
+
+def _target_findings(model: Path, target: str) -> list[dict[str, Any]]:
+    """Try what an export would do with the structure of the graph, without data."""
+    from pspike_deploy.exporters.lava.export import judge
+    from pspike_deploy.pipeline import TARGETS, load_model
+    from pspike_deploy.quantize.config import QuantConfig
+    from pspike_deploy.quantize.quantize import fold, quantize_folded
+
+    if target not in TARGETS:
+        raise PspikeError(
+            "E-USAGE",
+            f"unknown target {target!r}",
+            why=f"this version exports to: {', '.join(TARGETS)}",
+            fix="choose one of these with --target",
+        )
+    graph = load_model(model)[0]
+    if target == "lava":
+        if not graph.is_integer:
+            shape = (1, 2, *graph.nodes[graph.input_name].output_shape)
+            probe = np.stack([np.zeros(shape[1:]), np.ones(shape[1:])])
+            graph = quantize_folded(fold(graph), probe, QuantConfig())[0]
+        return [
+            {
+                "severity": "error",
+                "code": "E-TARGET-UNSUPPORTED",
+                "message": f"Lava cannot run {refusal.node}",
+                "where": refusal.node,
+                "why": refusal.why,
+                "fix": refusal.fix,
+            }
+            for refusal in judge(graph)[1]
+        ]
+    return []
+
+
+def _attempt(find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Findings, or the error that was raised as the one finding."""
+    try:
+        return find()
+    except PspikeError as error:
+        plain = error.to_dict()
+        return [{"severity": "error", "message": plain.pop("what"), **plain}]
+    except Exception as error:  # total by contract: a defect of ours is a finding, too
+        return [
+            {
+                "severity": "error",
+                "code": "E-TARGET-UNSUPPORTED",
+                "message": "the check itself failed",
+                "where": str(find),
+                "why": f"{type(error).__name__}: {error}",
+                "fix": "please report this with the file",
+            }
+        ]

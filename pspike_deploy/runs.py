@@ -1,0 +1,74 @@
+"""Runs and recordings as files: what ``pspike simulate`` and ``pspike compare`` do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pspike_deploy.errors import PspikeError
+
+if TYPE_CHECKING:
+    from pspike_deploy.verify.compare import Comparison
+
+
+def simulate_file(
+    model: Path,
+    data: Path | None,
+    out: Path,
+    backend: str,
+    *,
+    samples: int | None,
+    draw: int,
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    """Run a graph file or checkpoint on data and write the recording; returns its facts."""
+    from pspike_deploy.api import simulate
+    from pspike_deploy.numerics.noise import Noise
+    from pspike_deploy.pipeline import load_data, load_model
+
+    if out.exists():
+        raise PspikeError(
+            "E-OUT-EXISTS",
+            "the recording exists already",
+            why="nothing is overwritten without being asked",
+            fix="choose another --out",
+            where=str(out),
+        )
+    graph, facts = load_model(model)
+    x = load_data(data, None, graph, facts).x[:samples]
+    recording = simulate(
+        graph, x, backend=backend, noise=Noise.philox(seed), draw=draw, device=device
+    )
+    recording.save(out)
+    return {"samples": len(x), "out": str(out), "run": dict(recording.run)}
+
+
+def compare_files(a: Path, b: Path, graph: Path | None, replay: Path | None) -> Comparison:
+    """Compare two recordings; write the neuron that differs first as a replay case.
+
+    Args:
+        a, b: recordings (``.npz``).
+        graph: the integer graph that ran; needed for a replay case.
+        replay: where to write the case (``.npz``); nothing is written where the runs are equal.
+
+    Raises:
+        PspikeError: E-INPUT-MISSING, E-RECORDING-FILE, E-USAGE.
+    """
+    from pspike_deploy.graph.file import read_graph
+    from pspike_deploy.recording import Recording
+    from pspike_deploy.verify.compare import compare
+    from pspike_deploy.verify.replay import replay_case, write_replay
+
+    if replay is not None and graph is None:
+        raise PspikeError(
+            "E-USAGE",
+            "a replay case needs the graph",
+            why="it holds the parameters of the neuron that differs",
+            fix="name the integer graph that ran with --graph quantized.nir",
+        )
+    first = Recording.load(a)
+    result = compare(first, Recording.load(b))
+    if replay is not None and graph is not None and result.first_divergence is not None:
+        write_replay(replay_case(read_graph(graph), first, result.first_divergence), replay)
+    return result
