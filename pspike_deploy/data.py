@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pspike_deploy.archives import DAMAGE, MAXIMUM_BYTES
+from pspike_deploy.archives import read_array, read_arrays
 from pspike_deploy.errors import PspikeError
 
 Array = npt.NDArray[Any]
@@ -170,41 +171,32 @@ def _load(path: Path, keys: tuple[str, ...], *, required: bool) -> Array | None:
             fix="give the path of a .npy or .npz file",
             where=str(path),
         )
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            _check_size(loaded.nbytes)
-            return np.array(loaded)
-        with loaded as archive:
-            for key in keys:
-                if key in archive:
-                    _check_size(_member_bytes(path, key))
-                    return np.array(archive[key])
-            names = ", ".join(archive) or "nothing"
-    except DAMAGE as error:
-        raise PspikeError(
+
+    def refusal(why: str) -> PspikeError:
+        return PspikeError(
             "E-DATA-FILE",
             "the file is not a NumPy array file",
-            why=f"{type(error).__name__}: {error}",
+            why=why,
             fix="store the data with numpy.save or numpy.savez, without objects",
             where=str(path),
-        ) from error
+        )
+
+    if not zipfile.is_zipfile(path):
+        return read_array(path, refusal)
+    names: list[str] = []
+
+    def first_key(found: Sequence[str]) -> list[str]:
+        names.extend(found)
+        return [key for key in keys if key in found][:1]
+
+    for array in read_arrays(path, refusal, choose=first_key).values():
+        return array
     if not required:
         return None
     raise PspikeError(
         "E-DATA-FILE",
         f"the archive has no array named {' or '.join(keys)}",
-        why=f"it holds: {names}",
+        why=f"it holds: {', '.join(names) or 'nothing'}",
         fix=f"store the array under the name {keys[0]!r}",
         where=str(path),
     )
-
-
-def _member_bytes(path: Path, key: str) -> int:
-    with zipfile.ZipFile(path) as archive:
-        return archive.getinfo(f"{key}.npy").file_size
-
-
-def _check_size(size: int) -> None:
-    if size > MAXIMUM_BYTES:
-        raise ValueError(f"{size} bytes exceed the limit of {MAXIMUM_BYTES} bytes")

@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pspike_deploy.archives import read_arrays
+from pspike_deploy.archives import MAXIMUM_RATIO, read_arrays
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 
@@ -20,6 +20,12 @@ Array = npt.NDArray[Any]
 
 _FORMAT = "pspike-recording"
 _VERSION = 1
+
+#: Integers beyond this magnitude are in no register of ours, and not exact as float64.
+_LARGEST_INTEGER: Final = 2**53
+
+#: Largest magnitude of a binary point.
+_LARGEST_POINT: Final = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +100,7 @@ class Recording:
                 fix="record again with 'pspike simulate GRAPH --out recording.npz'",
             )
 
-        arrays = read_arrays(source, refusal)
+        arrays = read_arrays(source, refusal, ratio=MAXIMUM_RATIO)
         try:
             header = json.loads(str(arrays["header"]))
             if header["format"] != _FORMAT or header["version"] > _VERSION:
@@ -107,7 +113,7 @@ class Recording:
                 run=header["run"],
             )
             problems = list(_problems(recording))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise refusal(f"{type(error).__name__}: {error}") from error
         if problems:
             raise refusal("; ".join(problems[:8]))
@@ -120,30 +126,45 @@ def _group(data: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 def _problems(recording: Recording) -> Iterator[str]:
     """What keeps a recording from a file from being one: shapes, dtypes, and the header."""
-    rows = recording.samples.shape
-    if len(rows) != 1 or recording.samples.dtype.kind not in "iu":
-        yield f"samples have shape {rows} and dtype {recording.samples.dtype}"
+    samples, outputs = recording.samples, recording.outputs
+    if samples.ndim != 1 or _unusable(samples) or samples.dtype.kind == "f":
+        yield f"samples have shape {samples.shape} and dtype {samples.dtype}"
         return
-    if recording.outputs.ndim != 2 or recording.outputs.dtype.kind not in "fiu":
-        yield f"outputs have shape {recording.outputs.shape}, dtype {recording.outputs.dtype}"
-    elif len(recording.outputs) != rows[0]:
-        yield f"{len(recording.outputs)} outputs for {rows[0]} samples"
-    steps = {array.shape[1] for array in recording.values.values() if array.ndim == 3}
-    if len(steps) > 1:
-        yield f"nodes have different numbers of steps: {sorted(steps)}"
+    rows = len(samples)
+    if outputs.ndim != 2 or len(outputs) != rows or not outputs.shape[1] or _unusable(outputs):
+        yield f"outputs of {rows} samples have shape {outputs.shape} and dtype {outputs.dtype}"
+    steps = set()
     for kind, group in (("value", recording.values), ("probability", recording.probabilities)):
         for name, array in group.items():
-            if array.ndim != 3 or array.dtype.kind not in "fiu" or len(array) != rows[0]:
+            beside = recording.values.get(name, array)
+            if array.ndim != 3 or len(array) != rows or _unusable(array):
                 yield f"{kind} of {name!r} has shape {array.shape} and dtype {array.dtype}"
-            elif kind == "probability" and array.shape != recording.values[name].shape:
+            elif array.shape != beside.shape:
                 yield f"probabilities of {name!r} have another shape than its spikes"
-    yield from _header_problems(recording.run)
+            else:
+                steps.add(array.shape[1])
+    if len(steps) > 1:
+        yield f"nodes have different numbers of steps: {sorted(steps)}"
+    yield from _header_problems(recording)
 
 
-def _header_problems(run: Mapping[str, Any]) -> Iterator[str]:
-    kinds: dict[str, type | tuple[type, ...]] = {
+def _unusable(array: Array) -> bool:
+    """Whether an array holds something else than float64, float32 or integers of our registers."""
+    if array.dtype.kind == "f":
+        return array.dtype.itemsize not in (4, 8)
+    if not (array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int64)):
+        return True
+    limit = _LARGEST_INTEGER
+    return bool(array.size and (array.max() > limit or array.min() < -limit))
+
+
+def _header_problems(recording: Recording) -> Iterator[str]:
+    run = recording.run
+    kinds: dict[str, type] = {
         "backend": str,
         "graph": str,
+        "noise": dict,
+        "draw": int,
         "integer": bool,
         "noise_bits": int,
         "fraction_bits": dict,
@@ -151,17 +172,22 @@ def _header_problems(run: Mapping[str, Any]) -> Iterator[str]:
         "latency": dict,
     }
     for key, kind in kinds.items():
-        if not isinstance(run.get(key), kind):
+        if type(run.get(key)) is not kind:
             yield f"the header has no valid {key!r}"
             return
     if not 1 <= run["noise_bits"] <= 64:
         yield f"noise_bits is {run['noise_bits']}"
     for name, point in run["fraction_bits"].items():
         points = point if isinstance(point, list) else [point]
-        if not all(isinstance(p, int) and abs(p) <= 64 for p in points):
+        if not all(type(p) is int and abs(p) <= _LARGEST_POINT for p in points):
             yield f"fraction bits of {name!r} are {point!r}"
+        elif isinstance(point, list) and name in recording.values:
+            width = recording.values[name].shape[-1:]
+            if width != (len(point),):
+                yield f"there are {len(point)} fraction bits of {name!r}, not one per neuron"
     for name, latency in run["latency"].items():
-        if not isinstance(latency, int):
+        if type(latency) is not int:
             yield f"latency of {name!r} is {latency!r}"
-    if not all(isinstance(name, str) for name in run["order"]):
-        yield "order does not hold names"
+    order = run["order"]
+    if not all(isinstance(name, str) for name in order) or len(set(order)) < len(order):
+        yield "order does not hold names, each of them once"

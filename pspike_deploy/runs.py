@@ -27,14 +27,7 @@ def simulate_file(
     from pspike_deploy.numerics.noise import Noise
     from pspike_deploy.pipeline import load_data, load_model
 
-    if out.exists():
-        raise PspikeError(
-            "E-OUT-EXISTS",
-            "the recording exists already",
-            why="nothing is overwritten without being asked",
-            fix="choose another --out",
-            where=str(out),
-        )
+    _refuse_existing(out, "recording", "--out")
     graph, facts = load_model(model)
     x = load_data(data, None, graph, facts).x[:samples]
     recording = simulate(
@@ -53,7 +46,7 @@ def compare_files(a: Path, b: Path, graph: Path | None, replay: Path | None) -> 
         replay: where to write the case (``.npz``); nothing is written where the runs are equal.
 
     Raises:
-        PspikeError: E-INPUT-MISSING, E-RECORDING-FILE, E-USAGE.
+        PspikeError: E-INPUT-MISSING, E-RECORDING-FILE, E-OUT-EXISTS, E-USAGE.
     """
     from pspike_deploy.graph.file import read_graph
     from pspike_deploy.recording import Recording
@@ -67,8 +60,21 @@ def compare_files(a: Path, b: Path, graph: Path | None, replay: Path | None) -> 
             why="it holds the parameters of the neuron that differs",
             fix="name the integer graph that ran with --graph quantized.nir",
         )
+    if replay is not None:
+        _refuse_existing(replay, "replay case", "--replay")
     first = Recording.load(a)
     result = compare(first, Recording.load(b))
     if replay is not None and graph is not None and result.first_divergence is not None:
         write_replay(replay_case(read_graph(graph), first, result.first_divergence), replay)
     return result
+
+
+def _refuse_existing(path: Path, what: str, option: str) -> None:
+    if path.exists():
+        raise PspikeError(
+            "E-OUT-EXISTS",
+            f"the {what} exists already",
+            why="nothing is overwritten without being asked",
+            fix=f"choose another {option}",
+            where=str(path),
+        )

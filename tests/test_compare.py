@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import interpreter
 from pspike_deploy.verify.compare import OUTPUTS, Divergence, compare, differing_bit
 from tests.recordings import NOISE, SAMPLES, STEPS, altered, as_float, inputs, network, pick, truth
@@ -160,14 +161,40 @@ def test_a_divergence_reads_as_a_sentence() -> None:
     )
 
 
-def test_integers_of_different_binary_points_are_compared_by_error() -> None:
+def test_integers_of_different_binary_points_are_compared_as_what_they_stand_for() -> None:
     name = "block0_sum"
     points = {**truth().run["fraction_bits"], name: 14}
     finer = altered(truth(), name, (...,), truth().values[name] * 4)
     result = compare(truth(), replace(finer, run={**truth().run, "fraction_bits": points}))
     assert result.equal
     (metrics,) = (n for n in result.nodes if n.node == name)
-    assert (metrics.rule, metrics.mismatches, metrics.max_error) == ("error", 0, 0)
+    assert (metrics.rule, metrics.mismatches, metrics.max_error) == ("exact", 0, 0)
+    place = (1, 2, 0)
+    value = int(finer.values[name][place])
+    header = {**truth().run, "fraction_bits": points}
+    other = replace(altered(finer, name, place, value + 1), run=header)
+    for a, b in ((truth(), other), (other, truth())):
+        found = compare(a, b).first_divergence
+        assert found is not None
+        assert (found.sample, found.step, found.node, found.bit) == (2, 2, name, None)
+        assert {found.a, found.b} == {value / 2**14, (value + 1) / 2**14}
+        (metrics,) = (n for n in compare(a, b).nodes if n.node == name)
+        assert (metrics.mismatches, metrics.max_error) == (1, 2.0**-14)
+
+
+@given(st.integers(-(2**62), 2**62), st.integers(-(2**62), 2**62), *[st.integers(0, 60)] * 2)
+def test_the_comparison_of_binary_points_is_exact(x: int, y: int, f: int, g: int) -> None:
+    def one(value: int, point: int) -> Recording:
+        run = {"integer": True, "noise_bits": 8, "fraction_bits": {"v": point}, "order": ["v"]}
+        values = np.full((1, 1, 1), value, np.int64)
+        return Recording({"v": values}, {}, np.zeros((1, 1)), np.zeros(1, int), run)
+
+    result = compare(one(x, f), one(y, g))
+    assert result.equal == (x * 2**g == y * 2**f)
+    assert result.nodes[0].mismatches == (not result.equal)
+    coarse = x >> 30
+    assert compare(one(coarse, 0), one(coarse << 24, 24)).equal
+    assert not compare(one(coarse, 0), one((coarse << 24) + 1, 24)).equal
 
 
 # --- float runs ----------------------------------------------------------------------------
@@ -181,6 +208,7 @@ def test_float_against_integer_reports_errors_but_only_spikes_diverge() -> None:
     assert result.equal
     (metrics,) = (n for n in result.nodes if n.node == "block0_ssm")
     assert (metrics.rule, metrics.max_error, metrics.mismatches) == ("error", 0.25, 1)
+    assert "all 144 spikes agree; 1 of 792 other values differ, by at most 0.25" in result.sentence
     spike = real.values["block0_sampler_out"][2, 4, 1]
     flipped = altered(shifted, "block0_sampler_out", (2, 4, 1), 1 - spike)
     found = compare(flipped, truth()).first_divergence
@@ -197,6 +225,7 @@ def test_float_probabilities_are_compared_with_codes_by_error() -> None:
     assert result.equal
     (metrics,) = (n for n in result.nodes if n.node == name)
     assert metrics.probability_max_error == 0.125
+    assert "spike probabilities differ by at most 0.125" in result.sentence
     assert metrics.probability_mean_error == pytest.approx(0.125 / metrics.count)
 
 
@@ -213,7 +242,16 @@ def test_float_against_float_has_a_tolerance(tolerance: float, equal: bool) -> N
 def test_nan_is_equal_to_nan_only() -> None:
     nan = altered(as_float(truth()), "encoder_gain", (0, 1, 2), np.nan)
     assert compare(nan, nan).equal
-    assert not compare(nan, as_float(truth()), tolerance=1e9).equal
+    found = compare(nan, as_float(truth()), tolerance=1e9)
+    assert not found.equal
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_only_what_is_equal_in_every_metric_is_called_equal() -> None:
+    assert compare(truth(), truth()).sentence == "equal in every value that both recordings hold"
+    outputs = compare(replace(as_float(truth()), outputs=truth().outputs + 1), truth())
+    assert outputs.equal
+    assert "outputs differ by at most 1" in outputs.sentence
 
 
 # --- what is comparable --------------------------------------------------------------------

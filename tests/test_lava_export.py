@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def test_graded_spikes_of_more_than_24_bits_are_refused() -> None:
 def test_a_sum_beyond_int32_is_refused_unless_the_data_are_smaller() -> None:
     graph = small_integer_graph(np.random.default_rng(0))
     wide = graph.semantics.quantization | {"quantize": NodeQuantization(Format(24, 6))}
-    graph = Graph(graph.nodes, graph.edges, graph.semantics.with_quantization(quantization=wide))
+    graph = Graph(graph.nodes, graph.edges, replace(graph.semantics, quantization=wide))
     error = refusal(graph)
     assert error.where == "encoder"
     assert str(2**31 - 1) in error.why

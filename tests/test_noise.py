@@ -1,12 +1,14 @@
 """Noise belongs to (seed, sample, step, site, neuron, draw) and to nothing else."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.numerics.noise import Noise, PhiloxNoise
 
 words = st.integers(0, 2**64 - 1)
 
@@ -80,3 +82,23 @@ def test_uniforms_outside_the_unit_interval_are_refused(bad: np.ndarray) -> None
 def test_seeds_that_are_no_64_bit_word_are_refused() -> None:
     with pytest.raises(PspikeError, match="E-USAGE"):
         Noise.philox(-1)
+
+
+@pytest.mark.parametrize("seed", [1.0, 1.5, "1", None, 2**64], ids=repr)
+def test_seeds_that_are_no_integer_or_too_large_are_refused(seed: Any) -> None:
+    for make in (Noise.philox, PhiloxNoise):
+        with pytest.raises(PspikeError, match="E-USAGE"):
+            make(seed)
+
+
+def test_a_seed_may_be_an_integer_of_numpy() -> None:
+    assert Noise.philox(np.int64(3)).describe() == Noise.philox(3).describe()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("draw", [-1, 2**64, 0.5], ids=repr)
+def test_draws_that_are_no_64_bit_word_are_refused(draw: Any) -> None:
+    for noise in (Noise.philox(1), Noise.injected({0: np.zeros((1, 2, 3))})):
+        with pytest.raises(PspikeError, match="E-USAGE"):
+            noise.uniform(0, [0], 2, 3, draw)
+        with pytest.raises(PspikeError, match="E-USAGE"):
+            noise.integers(0, [0], 2, 3, 8, draw)

@@ -1,5 +1,6 @@
 """Recordings from files that anybody may have made."""
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -8,14 +9,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pspike_deploy import cli
+from pspike_deploy import archives, cli
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.graph.file import write_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import fixed_point
 from pspike_deploy.verify.compare import compare
 from tests.graphs import small_input, small_integer_graph
+from tests.recordings import altered as altered_value
+from tests.recordings import as_float, truth
 
 
 @pytest.fixture
@@ -76,6 +78,20 @@ def altered(recording: Recording, **changes: object) -> dict[str, np.ndarray]:
         {"run": {"fraction_bits": {"x": "y"}}},
         {"run": {"order": [1, 2]}},
         {"run": {"latency": None}},
+        {"run": {"fraction_bits": {"block0_ssm": []}}},
+        {"run": {"fraction_bits": {"block0_ssm": [1, 2]}}},
+        {"run": {"order": ["pool", "pool"]}},
+        {"run": {"noise": "white"}},
+        {"run": {"noise_bits": True}},
+        {"header": np.array('{"format": "pspike-recording", "version": 1, "run": [1]}')},
+        {"outputs": np.zeros((2, 0))},
+        {"value/block0_ssm": np.zeros((2, 6), int)},
+        {"value/block0_ssm": np.zeros((1, 6, 4), int)},
+        {"value/block0_ssm": np.zeros((2, 5, 4), int)},
+        {"value/block0_ssm": np.full((2, 6, 4), 2**60)},
+        {"value/block0_ssm": np.zeros((2, 6, 4), np.uint64)},
+        {"value/block0_ssm": np.full((2, 6, 4), "a")},
+        {"probability/block0_sampler_in": np.zeros((2, 6, 1), int)},
     ],
     ids=str,
 )
@@ -100,7 +116,30 @@ def test_a_zip_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
         Recording.load(path)
 
 
-def test_nodes_that_one_side_lacks_are_named(recording: Recording) -> None:
+def test_a_header_that_asks_for_more_than_its_member_is_refused(
+    recording: Recording, tmp_path: Path
+) -> None:
+    path, header = tmp_path / "a.npz", io.BytesIO()
+    recording.save(path)
+    shape = {"descr": "<f8", "fortran_order": False, "shape": (10**7, 1, 1)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("value/x.npy", header.getvalue())
+    with pytest.raises(PspikeError, match="do not fit 128 bytes"):
+        Recording.load(path)
+
+
+def test_a_small_file_does_not_unpack_to_a_large_recording(
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.npz"
+    monkeypatch.setattr(archives, "UNSUSPICIOUS_BYTES", 2**20)
+    np.savez_compressed(path, **altered(recording, zeros=np.zeros(2**20)))
+    with pytest.raises(PspikeError, match="are packed into"):
+        Recording.load(path)
+
+
+def test_nodes_that_one_side_lacks_are_named(recording: Recording, tmp_path: Path) -> None:
     fewer = Recording(
         dict(list(recording.values.items())[1:]),
         recording.probabilities,
@@ -111,6 +150,26 @@ def test_nodes_that_one_side_lacks_are_named(recording: Recording) -> None:
     (first, *_) = recording.values
     assert any(first in note for note in compare(recording, fewer).notes)
     assert any(first in note for note in compare(fewer, recording).notes)
+    paths = [str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
+    recording.save(paths[0])
+    fewer.save(paths[1])
+    for order in (paths, paths[::-1]):
+        done = CliRunner().invoke(cli.app, ["compare", *order])
+        assert done.exit_code == 0, done.output
+        assert f"recording: {first}" in done.output
+
+
+def test_the_command_line_does_not_call_a_float_run_equal_to_an_integer_run(
+    tmp_path: Path,
+) -> None:
+    files = [str(tmp_path / name) for name in ("a.npz", "b.npz")]
+    real = as_float(truth())
+    altered_value(real, "pool", (0, 0, 0), real.values["pool"][0, 0, 0] + 1).save(files[0])
+    truth().save(files[1])
+    done = CliRunner().invoke(cli.app, ["compare", *files])
+    assert done.exit_code == 0, done.output
+    assert "all 144 spikes agree; 1 of 792 other values differ" in " ".join(done.output.split())
+    assert "equal in every" not in done.output
 
 
 def test_integers_of_other_binary_points_are_compared_as_what_they_stand_for() -> None:
@@ -122,26 +181,3 @@ def test_integers_of_other_binary_points_are_compared_as_what_they_stand_for() -
     assert compare(one(5, 4), one(10, 5)).equal
     assert not compare(one(5, 4), one(500, 5)).equal
     assert "first divergence" in compare(one(5, 4), one(500, 5)).sentence
-
-
-def test_the_command_line_writes_and_computes_a_replay_case(tmp_path: Path) -> None:
-    rng, runner = np.random.default_rng(5), CliRunner()
-    graph = small_integer_graph(rng, blocks=1)
-    x = small_input(rng, samples=2, steps=6)
-    a, b, case, file = (tmp_path / n for n in ("a.npz", "b.npz", "case.npz", "graph.nir"))
-    write_graph(graph, file)
-    right, wrong = (fixed_point.run(graph, x, noise=Noise.philox(5)) for _ in range(2))
-    name = next(iter(graph.sites))
-    wrong.values[name][1, 2, 3] ^= 1
-    right.save(a)
-    wrong.save(b)
-    bare = runner.invoke(cli.app, ["compare", str(a), str(b), "--replay", str(case)])
-    assert bare.exit_code == 2
-    assert "--graph" in bare.stderr
-    options = ["--graph", str(file), "--replay", str(case)]
-    done = runner.invoke(cli.app, ["compare", str(a), str(b), *options])
-    assert done.exit_code == 1, done.output
-    assert f"sample 1, step 2, node {name}, neuron 3" in done.output
-    again = runner.invoke(cli.app, ["replay", str(case)])
-    assert again.exit_code == 0, again.output
-    assert "agrees with a" in again.output

@@ -7,7 +7,7 @@ fields, and ``docs/semantics.md`` the integer arithmetic that the formats feed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from pspike_deploy.errors import PspikeError
@@ -114,10 +114,6 @@ class Semantics:
                 why=f"known policies: none, {', '.join(OVERFLOW_POLICIES)}",
                 fix="quantise the graph again",
             )
-
-    def with_quantization(self, **changes: Any) -> Semantics:
-        """A copy with other fields."""
-        return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: strings, numbers, lists and dicts, in the order of the fields."""

@@ -12,9 +12,11 @@ hence ``U == floor(u * 2**bits)`` exactly. ``docs/semantics.md`` states the keyi
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +37,7 @@ class Noise:
     @staticmethod
     def philox(seed: int = 0) -> PhiloxNoise:
         """Counter-based noise (Philox4x64-10) for a seed in 0 … 2**64 - 1."""
-        return PhiloxNoise(int(seed))
+        return PhiloxNoise(seed)
 
     @staticmethod
     def injected(uniforms: Mapping[int, npt.ArrayLike]) -> InjectedNoise:
@@ -62,6 +64,25 @@ class Noise:
         raise NotImplementedError
 
 
+def _word(what: str, value: SupportsIndex) -> int:
+    """A seed or draw as one unsigned 64-bit word.
+
+    Raises:
+        PspikeError: E-USAGE where it is not an integer, or too small or large.
+    """
+    number = -1
+    with suppress(TypeError):  # not an integer
+        number = operator.index(value)
+    if not 0 <= number < 2**64:
+        raise PspikeError(
+            "E-USAGE",
+            f"{what} {value!r} is not allowed",
+            why=f"a {what} is one unsigned 64-bit word",
+            fix=f"give an integer {what} in 0 … 18446744073709551615",
+        )
+    return number
+
+
 @dataclass(frozen=True)
 class PhiloxNoise(Noise):
     """Counter-based noise, see :mod:`pspike_deploy.numerics.philox`."""
@@ -69,13 +90,7 @@ class PhiloxNoise(Noise):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
-            raise PspikeError(
-                "E-USAGE",
-                f"seed {self.seed} is not allowed",
-                why="a seed is one unsigned 64-bit word",
-                fix="give a seed in 0 … 18446744073709551615",
-            )
+        object.__setattr__(self, "seed", _word("seed", self.seed))
 
     def words(
         self, site: int, samples: Samples, steps: int, neurons: int, draw: int = 0
@@ -83,6 +98,7 @@ class PhiloxNoise(Noise):
         """Raw 64-bit words, uint64, shape (len(samples), steps, neurons)."""
         from pspike_deploy.numerics.philox import philox_words
 
+        draw = _word("draw", draw)
         return philox_words(self.seed, site, np.asarray(samples, np.int64), steps, neurons, draw)
 
     def uniform(
@@ -128,6 +144,7 @@ class InjectedNoise(Noise):
         Raises:
             PspikeError: E-NOISE where the arrays do not hold what is asked for.
         """
+        draw = _word("draw", draw)
         indices = np.asarray(samples, np.int64)
         stored = self.uniforms.get(site)
         needed = (int(indices.max(initial=-1)) + 1, steps, neurons)

@@ -92,8 +92,8 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
             f"{100 * row['exact_share']:.4g} %",
             f"{row['mismatches']:,}",
             "" if row["spike_flips"] is None else f"{row['spike_flips']:,}",
-            f"{row['max_error']:.3g}",
-            f"{row['mean_error']:.3g}",
+            f"{float(row['max_error']):.3g}",
+            f"{float(row['mean_error']):.3g}",
         )
     return table
 

@@ -16,6 +16,7 @@ are aligned to sample and step whatever the latency of the backend, so latency i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,7 @@ from pspike_deploy.verify.divergence import (
 __all__ = ["OUTPUTS", "Comparison", "Divergence", "NodeComparison", "compare", "differing_bit"]
 
 Array = npt.NDArray[Any]
+Point = int | tuple[int, ...]
 
 
 def compare(a: Recording, b: Recording, *, tolerance: float = 0.0) -> Comparison:
@@ -123,7 +125,7 @@ class _Pair:
             return "spike"
         integer = [v.dtype.kind in "iu" for v in (self.a, self.b)]
         if all(integer):
-            return "exact" if self.points[0] == self.points[1] else "error"
+            return "exact"
         return "error" if any(integer) else "tolerance"
 
     @cached_property
@@ -131,16 +133,15 @@ class _Pair:
         """Where values, and where probabilities diverge; (sample, step, neuron), boolean."""
         values = np.zeros(self.a.shape, np.bool_)
         if self.rule in ("spike", "exact"):
-            values = self.a != self.b
+            values = _unequal(self.a, self.b, *self.points)
         elif self.rule == "tolerance":
             values = _error(self.a, self.b) > self.tolerance
-        elif self.a.dtype.kind in "iu" and self.b.dtype.kind in "iu":
-            values = self.errors() > 0  # other binary points: exact all the same, in real units
         codes = np.zeros_like(values)
-        if self.p is not None and self.q is not None and self.code_bits[0] == self.code_bits[1]:
-            codes = (
-                self.p != self.q if self.code_bits[0] else _error(self.p, self.q) > self.tolerance
-            )
+        if self.p is not None and self.q is not None:
+            if all(self.code_bits):
+                codes = _unequal(self.p, self.q, *self.code_bits)
+            elif not any(self.code_bits):
+                codes = _error(self.p, self.q) > self.tolerance
         return values, codes
 
     def probabilities(self) -> tuple[Array, Array] | None:
@@ -151,7 +152,9 @@ class _Pair:
 
     def errors(self) -> Array:
         """Absolute differences in real units."""
-        if self.rule == "exact":  # the difference of two 48-bit integers is exact in int64
+        if (
+            self.rule == "exact" and self.points[0] == self.points[1]
+        ):  # the difference of two 48-bit integers is exact in int64
             difference = np.abs(self.a.astype(np.int64) - self.b.astype(np.int64))
             return difference * _unit(self.points[0])
         return _error(self.a * _unit(self.points[0]), self.b * _unit(self.points[1]))
@@ -166,16 +169,24 @@ class _Pair:
         quantity: Quantity = "spike" if self.rule == "spike" else "value"
         if not is_value and self.p is not None and self.q is not None:
             a, b, quantity = self.p, self.q, "probability"
-        odds = self.probabilities()
+        odds, bit = self.probabilities(), None
+        points = self.code_bits if quantity == "probability" else self.points
+        x, y = a[place].item(), b[place].item()
+        if a.dtype.kind in "iu":
+            f, g = (int(np.broadcast_to(p, a.shape[2:])[neuron]) for p in points)
+            if f == g:
+                bit = differing_bit(x, y)
+            else:  # integers that stand for different things say nothing: their real values
+                x, y = math.ldexp(x, -f), math.ldexp(y, -g)
         return Divergence(
             sample=sample,
             step=step,
             node=self.name,
             neuron=neuron,
             quantity=quantity,
-            a=a[place].item(),
-            b=b[place].item(),
-            bit=differing_bit(int(a[place]), int(b[place])) if a.dtype.kind in "iu" else None,
+            a=x,
+            b=y,
+            bit=bit,
             probability_a=None if odds is None else float(odds[0][place]),
             probability_b=None if odds is None else float(odds[1][place]),
             backends=self.backends,
@@ -184,7 +195,7 @@ class _Pair:
     def metrics(self) -> NodeComparison:
         """Metrics over all samples, steps and neurons."""
         errors = self.errors()
-        unequal = errors != 0
+        unequal = errors != 0 if self.rule in ("tolerance", "error") else self.diverges[0]
         steps = np.flatnonzero(unequal.any(axis=(0, 2)))
         odds = self.probabilities()
         gaps = None if odds is None else _error(*odds)
@@ -203,7 +214,16 @@ class _Pair:
         )
 
 
-def _point(recording: Recording, name: str) -> int | tuple[int, ...]:
+def _unequal(a: Array, b: Array, point_a: Point, point_b: Point) -> Array:
+    """Where integers stand for different numbers; exact, whatever their binary points."""
+    a, b = a.astype(np.int64), b.astype(np.int64)
+    finer = np.asarray(point_a, np.int64) - np.asarray(point_b, np.int64)  # a than b, in bits
+    down_a, down_b = np.clip(finer, 0, 63), np.clip(-finer, 0, 63)
+    x, y = a >> down_a, b >> down_b  # what is shifted out must be zeros
+    return np.asarray((x != y) | (x << down_a != a) | (y << down_b != b))
+
+
+def _point(recording: Recording, name: str) -> Point:
     """Binary point of recorded integers: one number, or one per neuron; 0 for real values."""
     if recording.values[name].dtype.kind not in "iu":
         return 0
@@ -213,7 +233,7 @@ def _point(recording: Recording, name: str) -> int | tuple[int, ...]:
     return int(point[0]) if len(set(point)) == 1 else tuple(int(p) for p in point)
 
 
-def _unit(point: int | tuple[int, ...]) -> Array:
+def _unit(point: Point) -> Array:
     """Real value of the integer 1, per neuron where binary points differ."""
     return np.exp2(-np.asarray(point, np.float64))
 

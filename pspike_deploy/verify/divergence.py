@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -24,7 +25,8 @@ class Divergence:
         node: name of the node, or :data:`OUTPUTS`.
         neuron: number of the neuron.
         quantity: what differs.
-        a: its value in the first recording; codes Q for a probability of an integer run.
+        a: its value in the first recording; codes Q for a probability of an integer run. Of
+            integers with different binary points the real values.
         b: its value in the second recording.
         bit: of integers the most significant bit that differs in two's complement, counted from 0,
             in the narrowest register that holds both values; of real numbers None.
@@ -46,8 +48,8 @@ class Divergence:
     backends: tuple[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for ``--json``."""
-        return asdict(self)
+        """Plain data, for ``--json``; NaN and infinite values as text."""
+        return _plain(asdict(self))
 
     def __str__(self) -> str:
         first, second = self.backends
@@ -106,7 +108,7 @@ class NodeComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for ``--json``."""
-        return {**asdict(self), "exact_share": self.exact_share}
+        return _plain({**asdict(self), "exact_share": self.exact_share})
 
 
 @dataclass(frozen=True)
@@ -138,23 +140,45 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
+        """The result in one sentence; it says *equal* only where every metric does."""
         if self.first_divergence is not None:
             return f"first divergence: {self.first_divergence}"
-        mismatches = sum(node.mismatches for node in self.nodes)
+        spikes = sum(node.count for node in self.nodes if node.rule == "spike")
+        others = [node for node in self.nodes if node.rule != "spike"]
+        mismatches = sum(node.mismatches for node in others)
+        facts = [f"all {spikes:,} spikes agree"] if spikes else []
         if mismatches:
-            return f"no divergence; {mismatches} values differ by rounding, no spike does"
-        return "equal in every value that both recordings hold"
+            largest = max(node.max_error for node in others)
+            facts.append(
+                f"{mismatches:,} of {sum(node.count for node in others):,} other values differ, "
+                f"by at most {largest:.3g}"
+            )
+        gap = max((node.probability_max_error or 0.0 for node in self.nodes), default=0.0)
+        if gap:
+            facts.append(f"spike probabilities differ by at most {gap:.3g}")
+        if self.output_max_error:
+            facts.append(f"outputs differ by at most {self.output_max_error:.3g}")
+        if not (mismatches or gap or self.output_max_error):
+            return "equal in every value that both recordings hold"
+        return f"no divergence, but real values are not exactly equal: {'; '.join(facts)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for ``--json``."""
         first = self.first_divergence
         return {
-            **asdict(self),
+            **_plain(asdict(self)),
             "equal": self.equal,
             "first_divergence": None if first is None else first.to_dict(),
             "nodes": [node.to_dict() for node in self.nodes],
         }
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts with NaN and infinity as text, because JSON has no numbers for them."""
+    return {
+        key: str(v) if isinstance(v, float) and not math.isfinite(v) else v
+        for key, v in facts.items()
+    }
 
 
 def differing_bit(a: int, b: int) -> int | None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import singledispatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,20 @@ from pspike_deploy.verify.divergence import OUTPUTS, Divergence
 
 _FORMAT = "pspike-replay"
 _VERSION = 1
+
+#: Most bytes of a case, unpacked, and the largest width or binary point in it.
+MAXIMUM_BYTES: Final = 2**28
+MAXIMUM_BITS: Final = 256
+
+#: What the wrong contents of a case raise.
+_UNUSABLE: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 Array = npt.NDArray[Any]
 Side = Literal["a", "b", "both", "neither"]
@@ -100,6 +115,15 @@ def replay_case(
             + ("" if name != OUTPUTS else ", which is the output: no recorded node differs"),
         )
     rows = np.flatnonzero(np.asarray(a.samples) == divergence.sample)
+    if a.run.get("graph") != graph.digest:
+        raise _not_replayable(
+            "the graph is not the one that ran",
+            f"digest {graph.digest}, recorded {a.run.get('graph')}",
+        )
+    if not isinstance(divergence.a, int):
+        raise _not_replayable(
+            "the two runs have different binary points", f"node {name} of two different graphs"
+        )
     if not rows.size:
         raise _not_replayable("the recording does not hold the sample", f"{divergence.sample}")
     node, neuron, row = graph.nodes[name], divergence.neuron, int(rows[0])
@@ -151,9 +175,9 @@ def run_replay(path: str | Path) -> ReplayResult:
         expected = {side: arrays[f"expected_{side}"].tolist() for side in ("a", "b")}
         by_codes = at["quantity"] == "probability"
         place = str(at["node"]), int(at["neuron"])
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        outputs, codes = run_node(node, unit, inputs)
+    except _UNUSABLE as error:
         raise _not_a_case(Path(path), f"{type(error).__name__}: {error}") from error
-    outputs, codes = run_node(node, unit, inputs)
     values = [vector[0] for vector in (codes if by_codes else outputs)]
     agrees = [side for side in ("a", "b") if values == expected[side]]
     side: Side = "neither"
@@ -252,12 +276,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
             where=str(path),
             fix="give the path of a .npz file written by 'pspike compare --replay'",
         )
-    arrays = read_arrays(path, lambda why: _not_a_case(path, why))
+    arrays = read_arrays(path, lambda why: _not_a_case(path, why), most_bytes=MAXIMUM_BYTES)
     try:
         header = json.loads(str(arrays.pop("header")))
         if header["format"] != _FORMAT or header["version"] > _VERSION:
             raise ValueError(f"format {header['format']}, version {header['version']}")
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except _UNUSABLE as error:
         raise _not_a_case(path, f"{type(error).__name__}: {error}") from error
     return header, arrays
 
@@ -271,6 +295,8 @@ def _rebuild(
         for key, value in {**header, **arrays}.items()
         if key.startswith(prefix)
     }
+    if fields.get("shape", (1,)) != (1,):
+        raise ValueError(f"a case holds one neuron, not {fields['shape']}")
     node = NODE_TYPES[header["type"]](**fields)
     uniforms = arrays["uniforms"].tolist() if isinstance(node, Bernoulli) else []
     machine = Machine(
@@ -281,9 +307,19 @@ def _rebuild(
     )
     formats = NodeQuantization.from_dict(header["quantization"])
     unit = Unit(str(header["node"]), formats, [int(f) for f in header["f_in"]], machine)
+    for number in (machine.noise_bits, *unit.f_in, *_numbers(formats)):
+        if abs(number) > MAXIMUM_BITS:
+            raise ValueError(f"{number} bits")
     count = sum(key.startswith("input/") for key in arrays)
     sources = [arrays[f"input/{number}"].tolist() for number in range(count)]
     return node, unit, list(zip(*sources, strict=True))
+
+
+def _numbers(formats: NodeQuantization) -> Iterator[int]:
+    """All widths and binary points of a node."""
+    for format_ in (formats.output, *formats.tensors.values()):
+        yield format_.bits
+        yield from np.atleast_1d(format_.fraction_bits).tolist()
 
 
 def _not_a_case(path: Path, why: str) -> PspikeError:

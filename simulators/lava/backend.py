@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.archives import read_arrays
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
 from pspike_deploy.exporters.lava.files import sha256_of
@@ -191,8 +192,16 @@ def read_result(bundle: LavaBundle, path: Path) -> _Result:
     ]
     if set(facts["overflows"]) != {group["name"] for group in bundle.manifest["groups"]}:
         wrong.append("the overflow counts do not name the groups of the bundle")
-    with np.load(arrays_path, allow_pickle=False) as data:
-        arrays = {name: data[name] for name in data.files}
+    arrays = read_arrays(
+        arrays_path,
+        lambda why: PspikeError(
+            "E-LAVA-RESULT",
+            "the arrays of the Lava run cannot be read",
+            why=why,
+            fix="run the bundle again",
+            where=str(bundle.path),
+        ),
+    )
     wrong += _array_problems(bundle, arrays)
     if wrong:
         raise PspikeError(
