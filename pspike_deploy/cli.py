@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 import typer
 
 from pspike_deploy.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_TARGET_CANNOT, PspikeError
-from pspike_deploy.signals import end_like_interrupt
+from pspike_deploy.signals import end_like_interrupt, ignore_interrupts
 
 EXPORT_EXAMPLE: Final = (
     "Example:  pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits"
@@ -310,19 +310,27 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main() -> NoReturn:
     """Entry point of ``pspike``."""
-    end_like_interrupt()
-    app()
-    raise SystemExit(0)
+    _run(app, "pspike")
 
 
 def export_main() -> NoReturn:
     """Entry point of ``pspike-export``."""
-    end_like_interrupt()
     single = typer.Typer(
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
     )
     single.command(epilog=EXPORT_EXAMPLE)(export)
-    single(prog_name="pspike-export")
+    _run(single, "pspike-export")
+
+
+def _run(program: typer.Typer, name: str) -> NoReturn:
+    """Run a program; an interrupt ends it with its own exit status, however often it comes."""
+    end_like_interrupt()
+    try:
+        program(prog_name=name)
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:
+            ignore_interrupts()
+        raise
     raise SystemExit(0)
 
 

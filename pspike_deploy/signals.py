@@ -44,6 +44,17 @@ def end_like_interrupt() -> None:
             signal.signal(number, interrupt)
 
 
+def ignore_interrupts() -> None:
+    """Let nothing disturb the last moments of a program that has been interrupted.
+
+    While Python shuts down it gives signals with a handler back to the system, so a repeated
+    signal would end the program with its own number instead of the exit status; ignored signals
+    stay ignored.
+    """
+    for number in _NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP inside the block and deliver them at its end.
