@@ -10,7 +10,10 @@ from typing import Final
 from pspike_deploy.errors import PspikeError
 
 ACTIVATIONS: Final = ("gelu", "relu", "none")
-NORMS: Final = ("batch",)
+NORMS: Final = ("batch", "layer", "none")
+SSMS: Final = ("diag", "dplr")
+ENCODERS: Final = ("linear", "embedding")
+HEADS: Final = ("linear", "retrieval")
 
 #: Inclusive range of every integer field. The upper ends are far beyond published networks; they
 #: keep a damaged or hostile file from asking for absurd allocations.
@@ -21,23 +24,37 @@ INTEGER_RANGES: Final[dict[str, tuple[int, int]]] = {
     "n_layers": (1, 256),
     "n_classes": (1, 65_536),
     "sequence_length": (1, 16_777_216),
+    "n_ssm": (1, 65_536),
 }
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "neuron_activation": ACTIVATIONS,
     "mixer_activation": ACTIVATIONS,
     "norm": NORMS,
+    "ssm": SSMS,
+    "encoder": ENCODERS,
+    "head": HEADS,
 }
-BOOLEANS: Final = ("prenorm", "residual", "two_sided")
+BOOLEANS: Final = ("prenorm", "residual", "two_sided", "bidirectional", "pool_lengths")
 REALS: Final = ("dropout", "dt_min", "dt_max")
 MAX_PARAMETERS: Final = 2**28  #: 1 GiB of float32
+#: Fields that came after version 1 of the checkpoint format. They are written only where they
+#: differ from these values, so files of causal S4D-Lin networks stay as they were, byte by byte.
+EXTENSIONS: Final[dict[str, int | str | bool]] = {
+    "ssm": "diag",
+    "n_ssm": 1,
+    "bidirectional": False,
+    "encoder": "linear",
+    "head": "linear",
+    "pool_lengths": False,
+}
 
 
 @dataclass(frozen=True)
 class PSpikeSSMConfig:
-    """What is needed to build a P-SpikeSSM network (case A of the reference code).
+    """What is needed to build a P-SpikeSSM network, in every variant of the reference code.
 
     Attributes:
-        d_input: features per step.
+        d_input: features per step; with ``encoder="embedding"`` the number of tokens.
         d_model: neurons per layer, H.
         d_state: real state dimension per neuron, N; the kernel has N/2 complex modes.
         n_layers: blocks.
@@ -45,13 +62,20 @@ class PSpikeSSMConfig:
         sequence_length: length of the training sequences, in steps.
         neuron_activation: function between the SSM and the second spike site.
         mixer_activation: function after the dense layer of the mixer.
-        norm: kind of normalisation.
+        norm: ``batch`` (BatchNorm), ``layer`` (LayerNorm over the neurons), or ``none``.
         prenorm: normalise the input of a block (and the last stream) instead of its output.
         residual: add the input of a block to its output.
         two_sided: kernels look into the future, too; such a network cannot run step by step.
         dropout: probability of dropping a channel of a block's output while training.
         dt_min: lower end of the initial step sizes (dimensionless).
         dt_max: upper end of the initial step sizes (dimensionless).
+        ssm: ``diag`` (S4D-Lin, zero-order hold) or ``dplr`` (S4, diagonal plus low rank, bilinear).
+        n_ssm: copies of A, B (and P) per layer; neuron h uses copy h mod n_ssm.
+        bidirectional: blocks of case B, with a second SSM beside the first (it does not run
+            backwards in time).
+        encoder: ``linear`` (real features) or ``embedding`` (integer tokens).
+        head: ``linear``, or ``retrieval``, which compares the two halves of a batch.
+        pool_lengths: where lengths are given, average over the true length only.
 
     Raises:
         PspikeError: ``E-CHECKPOINT-CONFIG``, naming every problem at once.
@@ -72,6 +96,12 @@ class PSpikeSSMConfig:
     dropout: float = 0.0
     dt_min: float = 1e-3
     dt_max: float = 1e-1
+    ssm: str = "diag"
+    n_ssm: int = 1
+    bidirectional: bool = False
+    encoder: str = "linear"
+    head: str = "linear"
+    pool_lengths: bool = False
 
     def __post_init__(self) -> None:
         _raise_if(_problems_of(asdict(self)))
@@ -85,7 +115,7 @@ class PSpikeSSMConfig:
 
     @property
     def n_sites(self) -> int:
-        """Spike sites of the network: two per block."""
+        """Noise tensors of the network: two per block (case B uses its first at three sites)."""
         return 2 * self.n_layers
 
     def parameter_count(self) -> int:
@@ -93,12 +123,18 @@ class PSpikeSSMConfig:
         return _parameter_count(asdict(self))
 
     def to_dict(self) -> dict[str, int | float | str | bool]:
-        """The configuration as plain data; :meth:`from_dict` reads it back."""
-        return asdict(self)
+        """The configuration as plain data; :meth:`from_dict` reads it back.
+
+        Fields of :data:`EXTENSIONS` are left out where they have the value given there.
+        """
+        plain = asdict(self)
+        return {k: v for k, v in plain.items() if k not in EXTENSIONS or v != EXTENSIONS[k]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> PSpikeSSMConfig:
         """Build a configuration from plain data that holds exactly the fields of this class.
+
+        Fields of :data:`EXTENSIONS` may be absent.
 
         Raises:
             PspikeError: ``E-CHECKPOINT-CONFIG``, naming every unknown key, missing key, wrong type
@@ -106,7 +142,8 @@ class PSpikeSSMConfig:
         """
         known = [field.name for field in fields(cls)]
         problems = [f"unknown key {_short(key)}" for key in values if key not in known]
-        problems += [f"missing key {key!r}" for key in known if key not in values]
+        required = [key for key in known if key not in EXTENSIONS]
+        problems += [f"missing key {key!r}" for key in required if key not in values]
         problems += _problems_of({key: values[key] for key in known if key in values})
         _raise_if(problems)
         return cls(**values)  # type: ignore[arg-type]  # every type was checked above
@@ -175,10 +212,14 @@ def _problem_of_real(name: str, value: object) -> str | None:
 
 def _joint_problems(values: Mapping[str, object]) -> list[str]:
     problems: list[str] = []
+    values = {**EXTENSIONS, **values}
     low, high = values.get("dt_min"), values.get("dt_max")
     if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
         problems.append(f"dt_min {low} is greater than dt_max {high}")
-    if all(name in values for name in (*INTEGER_RANGES, *BOOLEANS)):
+    width, copies = values.get("d_model"), values["n_ssm"]
+    if isinstance(width, int) and isinstance(copies, int) and width % copies:
+        problems.append(f"n_ssm {copies} does not divide d_model {width}")
+    if all(name in values for name in (*INTEGER_RANGES, *BOOLEANS, *CHOICES)):
         count = _parameter_count(values)
         if count > MAX_PARAMETERS:
             problems.append(f"the network would have {count:,} parameters, over {MAX_PARAMETERS:,}")
@@ -186,16 +227,20 @@ def _joint_problems(values: Mapping[str, object]) -> list[str]:
 
 
 def _parameter_count(values: Mapping[str, object]) -> int:
-    number = {name: values[name] for name in INTEGER_RANGES}
-    d_input, d_model, d_state, n_layers, n_classes = (
-        value
-        for name, value in number.items()
-        if name != "sequence_length" and isinstance(value, int)
-    )
-    sides = 2 if values["two_sided"] else 1
-    ssm = 2 * d_model + 2 * d_state + sides * d_model * d_state  # inv_dt, D; A, B; C
-    affine_and_norm = 4 * d_model + 2 * d_model
-    block = ssm + affine_and_norm + d_model * d_model + d_model
-    ends = d_model * (d_input + 1) + n_classes * (d_model + 1)
-    final_norm = 2 * d_model if values["prenorm"] else 0
-    return n_layers * block + ends + final_norm
+    def number(name: str) -> int:
+        value = values[name]
+        assert isinstance(value, int)
+        return value
+
+    width, state, classes = number("d_model"), number("d_state"), number("n_classes")
+    sides, paths = 1 + number("two_sided"), 1 + number("bidirectional")
+    shared = 3 if values["ssm"] == "dplr" else 2  # A and B, and P
+    ssm = 2 * width + shared * number("n_ssm") * state + sides * width * state  # inv_dt, D; …; C
+    norm = 0 if values["norm"] == "none" else 2 * width
+    affine = 2 * width * (1 + paths)
+    block = paths * ssm + affine + norm + width * (paths * width + 1)
+    bias = 0 if values["encoder"] == "embedding" else 1
+    encoder = width * (number("d_input") + bias)
+    retrieval = width * (4 * width + 1) if values["head"] == "retrieval" else 0
+    decoder = retrieval + classes * (width + 1)
+    return number("n_layers") * block + encoder + decoder + (norm if values["prenorm"] else 0)

@@ -13,14 +13,15 @@ The factor 2 stands for the complex conjugate mode that is not stored. As a conv
 arXiv 2206.11893, and the kernel code of S4 v4 (``mode: diag``, ``init: diag-lin``).
 
 Parameters carry the names and shapes of the reference code: inv_dt (H, 1), A_real and A_imag
-(1, M), B (1, 1, M, 2), C (sides, H, M, 2), D (1, H); the last axis of B and C is (real, imaginary).
-A and B are shared by all neurons of a layer.
+(S, M), B (1, S, M, 2), C (sides, H, M, 2), D (1, H); the last axis of B and C is (real, imaginary).
+A and B exist in S copies (``n_ssm``), of which neuron h uses copy h mod S; S = 1: all share one.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -59,20 +60,27 @@ class S4D(nn.Module):
         n_modes: complex modes per neuron, M.
         dt_min, dt_max: ends of the log-uniform distribution of the initial step sizes.
         two_sided: add a second kernel over the future: ``v_t += sum_{j>t} K1[j-t-1] s_j``.
+        n_ssm: copies of A and B, S; divides ``width``.
     """
 
     def __init__(
-        self, width: int, n_modes: int, dt_min: float, dt_max: float, *, two_sided: bool = False
+        self,
+        width: int,
+        n_modes: int,
+        dt_min: float,
+        dt_max: float,
+        *,
+        two_sided: bool = False,
+        n_ssm: int = 1,
     ) -> None:
         super().__init__()
         self.two_sided = two_sided
         sides = 2 if two_sided else 1
-        log_dt = math.log(dt_min) + torch.rand(width, 1) * math.log(dt_max / dt_min)
-        dt = log_dt.exp()
-        self.inv_dt = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
-        self.A_real = nn.Parameter(torch.full((1, n_modes), math.log(0.5)))
-        self.A_imag = nn.Parameter(math.pi * torch.arange(n_modes).float().reshape(1, -1))
-        self.B = nn.Parameter(torch.tensor([1.0, 0.0]).repeat(1, 1, n_modes, 1))
+        self.inv_dt = nn.Parameter(initial_step_sizes(width, dt_min, dt_max))
+        self.A_real = nn.Parameter(torch.full((n_ssm, n_modes), math.log(0.5)))
+        frequencies = math.pi * torch.arange(n_modes).float().reshape(1, -1)
+        self.A_imag = nn.Parameter(frequencies.repeat(n_ssm, 1))
+        self.B = nn.Parameter(torch.tensor([1.0, 0.0]).repeat(1, n_ssm, n_modes, 1))
         self.C = nn.Parameter(torch.randn(sides, width, n_modes, 2) * math.sqrt(0.5))
         self.D = nn.Parameter(torch.randn(1, width))
 
@@ -91,7 +99,7 @@ class S4D(nn.Module):
 
     def initial_state(self, batch: int) -> Tensor:
         """The complex state before the first step, zero, ``(batch, neuron, mode)``."""
-        width, modes = self.inv_dt.shape[0], self.A_real.shape[1]
+        _, width, modes, _ = self.C.shape
         return torch.view_as_complex(self.C.new_zeros(batch, width, modes, 2))
 
     def step(self, s_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,14 +115,22 @@ class S4D(nn.Module):
     def _discrete(self) -> tuple[Tensor, Tensor]:
         """``dt * lambda`` and ``B_bar``, complex ``(neuron, mode)``, in parameter precision."""
         dt = F.softplus(self.inv_dt)
-        lam = torch.complex(-self.A_real.exp(), -self.A_imag)
+        copies = len(dt) // len(self.A_real) if len(self.A_real) > 1 else 1
+        lam = torch.complex(-self.A_real.exp(), -self.A_imag).repeat(copies, 1)
         z = dt * lam
         # exp(z) - 1 without the cancellation that float32 has at small step sizes
         expm1 = torch.complex(
             torch.expm1(z.real) * torch.cos(z.imag) - 2 * torch.sin(z.imag / 2) ** 2,
             torch.exp(z.real) * torch.sin(z.imag),
         )
-        return z, torch.view_as_complex(self.B)[0] * expm1 / lam
+        return z, torch.view_as_complex(self.B)[0].repeat(copies, 1) * expm1 / lam
+
+
+def initial_step_sizes(width: int, dt_min: float, dt_max: float) -> Tensor:
+    """Initial ``inv_dt`` (width, 1): step sizes log-uniform in dt_min..dt_max before softplus."""
+    log_dt = math.log(dt_min) + torch.rand(width, 1) * math.log(dt_max / dt_min)
+    dt = log_dt.exp()
+    return dt + torch.log(-torch.expm1(-dt))  # inverse of softplus
 
 
 def convolve(s: Tensor, kernel: Tensor) -> Tensor:
@@ -139,12 +155,12 @@ def convolve(s: Tensor, kernel: Tensor) -> Tensor:
     return v[..., :length]
 
 
-def discretise(ssm: S4D) -> Discretisation:
-    """Discretise the membranes of a layer in double precision from its stored parameters.
+class _Sided(Protocol):
+    two_sided: bool
 
-    Raises:
-        PspikeError: ``E-TARGET-NONCAUSAL`` if the kernels are two-sided.
-    """
+
+def require_causal(ssm: _Sided) -> None:
+    """Refuse an SSM with two-sided kernels: ``E-TARGET-NONCAUSAL``."""
     if ssm.two_sided:
         raise PspikeError(
             "E-TARGET-NONCAUSAL",
@@ -152,10 +168,20 @@ def discretise(ssm: S4D) -> Discretisation:
             why="the membrane depends on later spikes",
             fix="retrain with two_sided=False; such weights cannot be converted",
         )
+
+
+def discretise(ssm: S4D) -> Discretisation:
+    """Discretise the membranes of a layer in double precision from its stored parameters.
+
+    Raises:
+        PspikeError: ``E-TARGET-NONCAUSAL`` if the kernels are two-sided.
+    """
+    require_causal(ssm)
     dt = np.logaddexp(0.0, _float64(ssm.inv_dt))
-    lam = -np.exp(_float64(ssm.A_real)) - 1j * _float64(ssm.A_imag)
+    copies = (len(dt) // len(ssm.A_real), 1)  # neuron h uses copy h mod S
+    lam = np.tile(-np.exp(_float64(ssm.A_real)) - 1j * _float64(ssm.A_imag), copies)
     a_bar = np.exp(dt * lam)
-    b_bar = _complex128(ssm.B)[0] * np.expm1(dt * lam) / lam
+    b_bar = np.tile(_complex128(ssm.B)[0], copies) * np.expm1(dt * lam) / lam
     return Discretisation(a_bar, b_bar, _complex128(ssm.C)[0], _float64(ssm.D)[0])
 
 

@@ -409,7 +409,7 @@ def test_all_problems_of_a_configuration_are_named_at_once(saved: Path) -> None:
         config = content["config"]
         del config["n_classes"]
         config.update(
-            d_state=7, d_input=True, n_layers="2", dropout=1.0, norm="layer", extra=1, dt_min=0
+            d_state=7, d_input=True, n_layers="2", dropout=1.0, norm="group", extra=1, dt_min=0
         )
 
     why = refused(edit(saved, damage), "E-CHECKPOINT-CONFIG").why
