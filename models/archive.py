@@ -9,6 +9,11 @@ stand between it and the reader, each sufficient by itself:
    be one that rebuilds tensors and dictionaries;
 3. ``torch.load(weights_only=True)`` reads it with an interpreter that knows no other globals.
 
+A training checkpoint of Lightning names globals by design (its settings are objects of OmegaConf).
+:func:`load_lightning` reads it behind the first wall with :mod:`pspike_deploy.models.foreign`, an
+interpreter that knows no globals at all: it makes the tensors of the state_dict and leaves
+everything else as records.
+
 Files are read into memory once, so what is checked is what is loaded.
 """
 
@@ -21,12 +26,15 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.models.foreign import Foreign, TensorRecord, read_pickle, tensor_of
 
 MAX_FILE_BYTES: Final = 2 * 2**30
 MAX_MEMBERS: Final = 20_000
@@ -76,6 +84,103 @@ def load_plain(path: Path | str, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[ob
     except Exception as error:  # any other failure here is a property of the file
         raise _format_error(where, "torch cannot read the archive", _torch_reason(error)) from error
     return content, hashlib.sha256(raw).hexdigest()
+
+
+@dataclass(frozen=True)
+class LightningFile:
+    """What was read from a training checkpoint.
+
+    Attributes:
+        state_dict: tensors by name, on the CPU.
+        settings: content of ``hyper_parameters``, as records; None where there is none.
+        skipped: globals that the file names and that were neither imported nor called.
+        sha256: hash of the file, hexadecimal.
+    """
+
+    state_dict: dict[str, Tensor]
+    settings: object
+    skipped: tuple[str, ...]
+    sha256: str
+
+
+def load_lightning(path: Path | str, *, max_bytes: int = MAX_FILE_BYTES) -> LightningFile | None:
+    """Read the tensors and the settings of a training checkpoint, and run nothing of it.
+
+    Returns:
+        None where the file is a torch archive but not of this kind: a dictionary with
+        ``state_dict`` and with ``hyper_parameters`` or ``pytorch-lightning_version``.
+
+    Raises:
+        PspikeError: as :func:`load_plain`; ``E-CHECKPOINT-UNSAFE`` where the state_dict itself
+            holds objects, ``E-CHECKPOINT-TENSORS`` naming every tensor that cannot be made.
+    """
+    where = str(path)
+    raw = _read(Path(path), max_bytes)
+    if not raw.startswith(b"PK\x03\x04"):
+        _refuse_other_file(raw, where)
+    with _open_archive(raw, where, max_bytes) as archive:
+        root = archive.infolist()[0].filename.split("/")[0]
+        pickle = archive.read(f"{root}/data.pkl")
+        try:
+            content = read_pickle(pickle)
+        except ValueError as error:
+            raise _format_error(
+                where, "the pickle of the archive is not valid", str(error)
+            ) from None
+        if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+            return None
+        if not ("hyper_parameters" in content or "pytorch-lightning_version" in content):
+            return None
+        order = f"{root}/byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise _format_error(
+                where, "the archive is big-endian", "weights are read little-endian"
+            )
+        tensors = _make_tensors(archive, root, content["state_dict"], where)
+    skipped = sorted({name for name in named_globals(pickle) if name not in SAFE_GLOBALS})
+    digest = hashlib.sha256(raw).hexdigest()
+    return LightningFile(tensors, content.get("hyper_parameters"), tuple(skipped), digest)
+
+
+def _make_tensors(
+    archive: zipfile.ZipFile, root: str, records: dict[str, object], where: str
+) -> dict[str, Tensor]:
+    foreign = sorted({r.name[:80] for r in records.values() if isinstance(r, Foreign)})
+    if foreign:
+        raise _unsafe_error(where, f"its state_dict holds {', '.join(foreign[:8])}")
+    tensors: dict[str, Tensor] = {}
+    storages: dict[str, bytearray] = {}  # each is read once, however many tensors view it
+    problems: list[str] = []
+    made = 0
+
+    def storage(key: str) -> bytearray:
+        if key not in storages:
+            storages[key] = bytearray(archive.read(f"{root}/data/{key}"))
+        return storages[key]
+
+    for name, record in records.items():
+        try:
+            if not isinstance(record, TensorRecord):
+                raise ValueError(f"is a {type(record).__name__}, not a tensor")
+            tensor = tensor_of(record, storage)
+        except (ValueError, KeyError) as error:
+            why = "has no storage" if isinstance(error, KeyError) else str(error)
+            problems.append(f"{str(name)[:80]} {why}")
+            continue
+        made += tensor.nbytes
+        if made > MAX_FILE_BYTES:
+            raise _size_error(where, f"its tensors have more than {made:,} bytes", MAX_FILE_BYTES)
+        tensors[str(name)] = tensor
+    if problems:
+        shown = problems[:50] + ([f"and {len(problems) - 50} more"] if len(problems) > 50 else [])
+        raise PspikeError(
+            "E-CHECKPOINT-TENSORS",
+            f"{len(problems)} tensor(s) cannot be read",
+            why="; ".join(shown),
+            fix="save the checkpoint again",
+            where=where,
+        )
+    return tensors
 
 
 def named_globals(pickle: bytes) -> Iterator[str]:
@@ -147,16 +252,23 @@ def _refuse_other_file(raw: bytes, where: str) -> None:
 
 
 def _check_archive(raw: bytes, where: str, max_bytes: int) -> None:
+    with _open_archive(raw, where, max_bytes) as archive:
+        root = archive.infolist()[0].filename.split("/")[0]
+        _check_globals(archive.read(f"{root}/data.pkl"), where)
+
+
+def _open_archive(raw: bytes, where: str, max_bytes: int) -> zipfile.ZipFile:
+    """The archive of a torch file, after every check that needs no look into the pickle."""
     # Counted in the raw bytes, because the zip reader would build every entry before it counts.
     if raw.count(_CENTRAL_DIRECTORY_ENTRY) > MAX_MEMBERS:
         raise _size_error(where, "the archive has too many members", MAX_MEMBERS)
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            root = _check_members(archive.infolist(), where, max_bytes)
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise _format_error(where, "the archive is damaged", f"checksum of {damaged}")
-            _check_globals(archive.read(f"{root}/data.pkl"), where)
+        archive = zipfile.ZipFile(io.BytesIO(raw))
+        _check_members(archive.infolist(), where, max_bytes)
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise _format_error(where, "the archive is damaged", f"checksum of {damaged}")
+        return archive
     except PspikeError:
         raise
     except Exception as error:  # zipfile raises many kinds for damaged archives
@@ -164,8 +276,8 @@ def _check_archive(raw: bytes, where: str, max_bytes: int) -> None:
         raise _format_error(where, "the archive is damaged or cut off", why) from error
 
 
-def _check_members(members: list[zipfile.ZipInfo], where: str, max_bytes: int) -> str:
-    """Check names and sizes of an archive's members; return the folder that holds them all."""
+def _check_members(members: list[zipfile.ZipInfo], where: str, max_bytes: int) -> None:
+    """Check names and sizes of an archive's members."""
     names = [member.filename for member in members]
     root = names[0].split("/")[0] if names else ""
     required = {f"{root}/data.pkl", f"{root}/version"}
@@ -183,21 +295,24 @@ def _check_members(members: list[zipfile.ZipInfo], where: str, max_bytes: int) -
     pickle_bytes = next(m.file_size for m in members if m.filename == f"{root}/data.pkl")
     if pickle_bytes > MAX_PICKLE_BYTES:
         raise _size_error(where, f"its pickle has {pickle_bytes:,} bytes", MAX_PICKLE_BYTES)
-    return root
 
 
 def _check_globals(pickle: bytes, where: str) -> None:
     unsafe = sorted({name for name in named_globals(pickle) if name not in SAFE_GLOBALS})
     if unsafe:
         shown = ", ".join(name[:80] for name in unsafe[:8]) + (", ..." if len(unsafe) > 8 else "")
-        raise PspikeError(
-            "E-CHECKPOINT-UNSAFE",
-            "the file asks to import and call code while it is loaded; nothing was run",
-            why=f"it names {shown}",
-            fix="load only checkpoints of tensors and plain data; "
-            "if you trust its author, let them save the state_dict instead of the module",
-            where=where,
-        )
+        raise _unsafe_error(where, f"it names {shown}")
+
+
+def _unsafe_error(where: str, why: str) -> PspikeError:
+    return PspikeError(
+        "E-CHECKPOINT-UNSAFE",
+        "the file asks to import and call code while it is loaded; nothing was run",
+        why=why,
+        fix="load only checkpoints of tensors and plain data; "
+        "if you trust its author, let them save the state_dict instead of the module",
+        where=where,
+    )
 
 
 def _format_error(where: str, what: str, why: str) -> PspikeError:

@@ -1,6 +1,9 @@
-"""The checkpoint format of this project: plain data and tensors, and nothing that runs.
+"""Checkpoints: the format of this project, and those of the reference code of P-SpikeSSM.
 
-A checkpoint is a file written by ``torch.save`` that holds one dictionary with exactly these keys:
+:func:`load_checkpoint` reads both; official files are described in
+:mod:`pspike_deploy.models.official`. The format of this project is plain data and tensors, and
+nothing that runs: a file written by ``torch.save`` that holds one dictionary with exactly these
+keys:
 
 ==============  ===================================================================================
 key             value
@@ -8,7 +11,8 @@ key             value
 format          ``"pspike-checkpoint"``
 version         ``1``; a reader refuses a version that it does not know
 architecture    ``"p_spikessm"``
-config          every field of :class:`~pspike_deploy.models.config.PSpikeSSMConfig`, no other
+config          every field of :class:`~pspike_deploy.models.config.PSpikeSSMConfig`, no other;
+                those of ``EXTENSIONS`` may be absent
 state_dict      every parameter and buffer by name; float32, counters int64; all finite
 data            ``None``, or plain data on the data set; ``name`` is one of
                 :mod:`pspike_deploy.models.datasets`
@@ -16,24 +20,31 @@ training        plain data on how the weights were made; may be empty
 ==============  ===================================================================================
 
 Plain data are None, bool, int, finite float, str, and lists and string-keyed dictionaries of them.
-With M = d_state / 2, H = d_model and S = 2 for two-sided kernels, else 1, the tensors are:
+With M = d_state / 2, H = d_model, T = n_ssm, S = 2 for two-sided kernels, else 1, and Q = 2 in
+bidirectional blocks, else 1, the tensors are:
 
 ===========================================  =======================  =============================
 name                                         shape                    meaning
 ===========================================  =======================  =============================
-encoder.weight, encoder.bias                 (H, d_input), (H)        linear encoder
+encoder.weight, encoder.bias                 (H, d_input), (H)        linear encoder; embedding:
+                                                                      weight (d_input, H) only
 blocks.{i}.inp_a, inp_b, out_a, out_b        (H)                      affine maps around the SSM
+blocks.{i}.inp2_a, inp2_b                    (H)                      only if bidirectional
 blocks.{i}.ssm.inv_dt                        (H, 1)                   step size before softplus
-blocks.{i}.ssm.A_real, A_imag                (1, M)                   log(-Re lambda), -Im lambda
-blocks.{i}.ssm.B                             (1, 1, M, 2)             input vector (real, imag)
+blocks.{i}.ssm.A_real, A_imag                (T, M)                   log(-Re lambda), -Im lambda
+blocks.{i}.ssm.B                             (1, T, M, 2)             input vector (real, imag)
+blocks.{i}.ssm.P                             (1, T, M, 2)             low-rank vector, only dplr
+blocks.{i}.ssm.l_kernel                      ()                       int64, only dplr
 blocks.{i}.ssm.C                             (S, H, M, 2)             output vector (real, imag)
 blocks.{i}.ssm.D                             (1, H)                   direct term
-blocks.{i}.mixer.weight, bias                (H, H), (H)              dense synapses of the mixer
-blocks.{i}.norm.weight, bias,                (H)                      BatchNorm
-running_mean, running_var
+blocks.{i}.reverse_ssm.*                     as blocks.{i}.ssm.*      only if bidirectional
+blocks.{i}.mixer.weight, bias                (H, Q H), (H)            dense synapses of the mixer
+blocks.{i}.norm.weight, bias,                (H)                      BatchNorm; LayerNorm: weight,
+running_mean, running_var                                             bias; norm "none": absent
 blocks.{i}.norm.num_batches_tracked          ()                       int64
 norm.*                                       as blocks.{i}.norm.*     only if prenorm
 decoder.weight, decoder.bias                 (n_classes, H), ...      linear decoder
+decoder.classifier.{0,2}.weight, bias        (H, 4 H), (n_classes, H) retrieval head instead
 ===========================================  =======================  =============================
 
 Equal content gives equal bytes with one torch version. Loading is described in
@@ -45,18 +56,20 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
 
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.models.archive import MAX_FILE_BYTES, load_plain
-from pspike_deploy.models.config import PSpikeSSMConfig
+from pspike_deploy.models.archive import MAX_FILE_BYTES, load_lightning, load_plain
+from pspike_deploy.models.config import INTEGER_RANGES, PSpikeSSMConfig
+from pspike_deploy.models.official import is_official, read_official
+from pspike_deploy.models.official_config import read_config_file
 from pspike_deploy.models.p_spikessm import PSpikeSSM
 
 FORMAT: Final = "pspike-checkpoint"
@@ -65,6 +78,8 @@ ARCHITECTURE: Final = "p_spikessm"
 KEYS: Final = ("format", "version", "architecture", "config", "state_dict", "data", "training")
 MAX_PLAIN_ITEMS: Final = 100_000
 MAX_PLAIN_DEPTH: Final = 16
+MAX_KERNEL_LENGTH: Final = INTEGER_RANGES["sequence_length"][1]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,9 @@ class Checkpoint:
         data: plain data on the data set, or None.
         training: plain data on how the weights were made.
         sha256: hash of the file, hexadecimal.
+        source: ``pspike`` (the format of this project) or ``official`` (the reference code).
+        unused: names in an official file that the network does not use.
+        skipped: globals that an official file names; they were neither imported nor called.
     """
 
     network: PSpikeSSM
@@ -84,6 +102,9 @@ class Checkpoint:
     data: dict[str, Any] | None
     training: dict[str, Any]
     sha256: str
+    source: str = "pspike"
+    unused: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def save_checkpoint(
@@ -131,36 +152,92 @@ def save_checkpoint(
     return hashlib.sha256(raw).hexdigest()
 
 
-def load_checkpoint(path: Path | str, *, max_bytes: int = MAX_FILE_BYTES) -> Checkpoint:
-    """Read a checkpoint without running anything from it.
+def load_checkpoint(
+    path: Path | str,
+    *,
+    config: Mapping[str, Any] | Path | str | None = None,
+    max_bytes: int = MAX_FILE_BYTES,
+) -> Checkpoint:
+    """Read a checkpoint of this project or of the reference code, without running anything from it.
 
     Args:
         path: the file.
+        config: settings of an official network that its file does not hold, as a mapping or as the
+            path of a JSON file; they win over those of the file.
         max_bytes: size limit of the file and of its members together.
 
     Raises:
         PspikeError: ``E-INPUT-MISSING``, ``E-CHECKPOINT-SIZE``, ``E-CHECKPOINT-UNSAFE``,
             ``E-CHECKPOINT-FORMAT``, ``E-CHECKPOINT-CONFIG``, ``E-CHECKPOINT-TENSORS``; the last
-            two name every problem at once.
+            two name every problem at once. ``E-USAGE`` for settings that the file does not need.
     """
     where = str(path)
-    loaded, sha256 = load_plain(path, max_bytes=max_bytes)
-    content = _check_layout(loaded, where)
+    given = config if isinstance(config, Mapping | None) else read_config_file(config)
+    skipped: tuple[str, ...] = ()
     try:
-        config = PSpikeSSMConfig.from_dict(content["config"])
+        loaded, sha256 = load_plain(path, max_bytes=max_bytes)
+    except PspikeError as error:
+        if error.code != "E-CHECKPOINT-UNSAFE":
+            raise
+        lightning = load_lightning(path, max_bytes=max_bytes)
+        if lightning is None:
+            raise
+        loaded = {"state_dict": lightning.state_dict, "hyper_parameters": lightning.settings}
+        sha256, skipped = lightning.sha256, lightning.skipped
+    if isinstance(loaded, dict) and is_official(loaded):
+        return _load_official(loaded, given, where, sha256, skipped)
+    content = _check_layout(loaded, where)
+    if given is not None:
+        raise PspikeError(
+            "E-USAGE",
+            "settings were given for a checkpoint that holds its own",
+            why="only checkpoints of the reference code of P-SpikeSSM need them",
+            fix="leave --config out",
+            where=where,
+        )
+    network_config = _at(where, lambda: PSpikeSSMConfig.from_dict(content["config"]))
+    network = _load_network(network_config, content["state_dict"], where)
+    return Checkpoint(network, network_config, content["data"], content["training"], sha256)
+
+
+def _load_official(
+    content: dict[str, Any],
+    given: Mapping[str, Any] | None,
+    where: str,
+    sha256: str,
+    skipped: tuple[str, ...],
+) -> Checkpoint:
+    found = _at(where, lambda: read_official(content, given, where))
+    network = _load_network(found.config, found.tensors, where, found.names)
+    return Checkpoint(network, found.config, None, {}, sha256, "official", found.unused, skipped)
+
+
+def _load_network(
+    config: PSpikeSSMConfig,
+    weights: Mapping[str, Any],
+    where: str,
+    names: Mapping[str, str] | None = None,
+) -> PSpikeSSM:
+    """The network with these weights; ``names`` are those of the file, for errors."""
+    _check_tensors(weights, config, where, names)
+    network = _empty_network(config)
+    tensors = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
+    }
+    network.load_state_dict(tensors, assign=True)
+    network.requires_grad_(True).eval()
+    return network
+
+
+def _at(where: str, work: Callable[[], _T]) -> _T:
+    """Run and add the file to errors that do not name it."""
+    try:
+        return work()
     except PspikeError as error:
         raise PspikeError(
             error.code, error.what, why=error.why, fix=error.fix, where=where
         ) from error
-    _check_tensors(content["state_dict"], config, where)
-    network = _empty_network(config)
-    tensors = {
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in content["state_dict"].items()
-    }
-    network.load_state_dict(tensors, assign=True)
-    network.requires_grad_(True).eval()
-    return Checkpoint(network, config, content["data"], content["training"], sha256)
 
 
 def _empty_network(config: PSpikeSSMConfig) -> PSpikeSSM:
@@ -233,13 +310,21 @@ def _with_shared_texts(value: object, texts: dict[str, str]) -> object:
     return value
 
 
-def _check_tensors(tensors: Mapping[Any, Any], config: PSpikeSSMConfig, where: str) -> None:
+def _check_tensors(
+    tensors: Mapping[Any, Any],
+    config: PSpikeSSMConfig,
+    where: str,
+    names: Mapping[str, str] | None = None,
+) -> None:
     expected = _empty_network(config).state_dict()
-    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    shown_as = names or {}
+    problems = [
+        f"{shown_as.get(name, name)} is missing" for name in expected if name not in tensors
+    ]
     for name, tensor in tensors.items():
-        problem = _problem_of_tensor(tensor, expected.get(name), str(name).endswith("running_var"))
+        problem = _problem_of_tensor(name, tensor, expected.get(name))
         if problem:
-            problems.append(f"{str(name)[:80]} {problem}")
+            problems.append(f"{str(shown_as.get(name, name))[:80]} {problem}")
     if problems:
         shown = problems[:50] + ([f"and {len(problems) - 50} more"] if len(problems) > 50 else [])
         raise PspikeError(
@@ -251,7 +336,7 @@ def _check_tensors(tensors: Mapping[Any, Any], config: PSpikeSSMConfig, where: s
         )
 
 
-def _problem_of_tensor(tensor: object, expected: Tensor | None, is_variance: bool) -> str | None:
+def _problem_of_tensor(name: object, tensor: object, expected: Tensor | None) -> str | None:
     if expected is None:
         return "is not expected"
     if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
@@ -262,8 +347,10 @@ def _problem_of_tensor(tensor: object, expected: Tensor | None, is_variance: boo
         return f"has dtype {tensor.dtype}, expected {expected.dtype}"
     if not bool(torch.isfinite(tensor).all()):
         return "holds NaN or infinite values"
-    if is_variance and bool((tensor < 0).any()):
+    if str(name).endswith("running_var") and bool((tensor < 0).any()):
         return "holds negative variances"
+    if str(name).endswith("l_kernel") and not 0 <= int(tensor) <= MAX_KERNEL_LENGTH:
+        return f"is {int(tensor)}, expected 0..{MAX_KERNEL_LENGTH}"
     return None
 
 
@@ -272,6 +359,8 @@ def _format_error(where: str, why: str, fix: str = "") -> PspikeError:
         "E-CHECKPOINT-FORMAT",
         "the file is not a checkpoint of this project",
         why=why,
-        fix=fix or "save the network with pspike_deploy.models.checkpoint.save_checkpoint",
+        fix=fix
+        or "save the network with pspike_deploy.models.checkpoint.save_checkpoint; checkpoints of "
+        "the reference code of P-SpikeSSM are read, too",
         where=where,
     )
