@@ -7,6 +7,7 @@ digits where there are more layers).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -31,18 +32,27 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import Semantics
 from pspike_deploy.models.config import PSpikeSSMConfig
+from pspike_deploy.models.dplr import DPLR
+from pspike_deploy.models.modal import ModalForm
 from pspike_deploy.models.p_spikessm import PSpikeBlock, PSpikeSSM
 from pspike_deploy.models.s4d import discretise
+from pspike_deploy.models.streaming import joined, modal_forms, refusals
 
 
-def to_graph(network: nn.Module) -> Graph:
+def to_graph(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -> Graph:
     """The float graph of a network in evaluation mode.
 
-    State-space parameters are discretised in double precision; the rest keeps its dtype.
+    State-space parameters are discretised in double precision, DPLR layers in modal form
+    (:mod:`pspike_deploy.models.modal`); the rest keeps its dtype.
+
+    Args:
+        network: a network of this project.
+        forms: those of :func:`pspike_deploy.models.streaming.modal_forms`, where they are at hand.
 
     Raises:
-        PspikeError: E-TARGET-NONCAUSAL for two-sided kernels, E-TARGET-UNSUPPORTED for a module
-            that has no graph form.
+        PspikeError: with every reason of :func:`pspike_deploy.models.streaming.refusals`:
+            E-TARGET-NONCAUSAL for two-sided kernels, E-TARGET-UNSUPPORTED for a module that has
+            no graph form.
     """
     if not isinstance(network, PSpikeSSM):
         raise PspikeError(
@@ -51,18 +61,11 @@ def to_graph(network: nn.Module) -> Graph:
             why="graphs are made from this project's networks: PSpikeSSM",
             fix="load the network with pspike_deploy.load, or build the graph from nodes",
         )
-    if network.config.two_sided:
-        layers = [f"blocks.{i}.ssm" for i in range(network.config.n_layers)]
-        raise PspikeError(
-            "E-TARGET-NONCAUSAL",
-            "the network is not causal: it has two-sided kernels",
-            why=f"layers {', '.join(layers)} sum over later spikes, so no step can be computed "
-            "before the sequence has ended; a streaming target computes step by step",
-            fix="retrain with two_sided=False (one-sided kernels); the trained two-sided weights "
-            "cannot be converted",
-            where=", ".join(layers),
-        )
-    builder = _Builder()
+    forms = modal_forms(network) if forms is None else forms
+    reasons = refusals(network, forms)
+    if reasons:
+        raise joined(reasons)
+    builder = _Builder(forms)
     width, config = network.config.d_model, network.config
     digits = max(2, len(str(config.n_layers + 1)))
     layers = [f"l{index:0{digits}d}" for index in range(config.n_layers + 2)]
@@ -80,6 +83,7 @@ def to_graph(network: nn.Module) -> Graph:
 
 @dataclass
 class _Builder:
+    forms: Mapping[str, ModalForm]
     """A chain of nodes; each new one is wired to the one before it."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -99,10 +103,11 @@ def _add_block(
 ) -> str:
     """Add one block behind the residual stream ``x``; returns the next residual stream."""
     builder.add(f"{layer}_a_input_gain", ChannelAffine(_array(block.inp_a), _array(block.inp_b)))
-    if block.prenorm:
+    has_norm = config.norm != "none"
+    if block.prenorm and has_norm:
         builder.add(f"{layer}_b_norm", _batch_norm(block.norm))
     builder.add(f"{layer}_c_sample", _bernoulli(block, 2 * block.index))
-    builder.add(f"{layer}_d_ssm", _ssm(block))
+    builder.add(f"{layer}_d_ssm", _ssm(block, builder.forms))
     _add_activation(builder, f"{layer}_e_activation", config.neuron_activation, block)
     builder.add(f"{layer}_f_output_gain", ChannelAffine(_array(block.out_a), _array(block.out_b)))
     builder.add(f"{layer}_g_sample", _bernoulli(block, 2 * block.index + 1))
@@ -111,7 +116,7 @@ def _add_block(
     if block.residual:
         builder.add(f"{layer}_j_residual", Sum((block.inp_a.numel(),)))
         builder.edges.append((x, f"{layer}_j_residual"))
-    if not block.prenorm:
+    if not block.prenorm and has_norm:
         builder.add(f"{layer}_k_norm", _batch_norm(block.norm))
     return builder.last
 
@@ -127,7 +132,8 @@ def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
     return array
 
 
-def _affine(layer: nn.Linear) -> Affine:
+def _affine(layer: nn.Module) -> Affine:
+    assert isinstance(layer, nn.Linear)  # other encoders and heads are refused
     return Affine(_array(layer.weight), _array(layer.bias))
 
 
@@ -136,7 +142,8 @@ def _bernoulli(block: PSpikeBlock, site: int) -> Bernoulli:
     return Bernoulli(np.ones(width, np.float32), np.zeros(width, np.float32), site)
 
 
-def _batch_norm(norm: nn.BatchNorm1d) -> BatchNorm:
+def _batch_norm(norm: nn.Module) -> BatchNorm:
+    assert isinstance(norm, nn.BatchNorm1d)  # other norms are refused
     return BatchNorm(
         gain=_array(norm.weight),
         bias=_array(norm.bias),
@@ -146,7 +153,11 @@ def _batch_norm(norm: nn.BatchNorm1d) -> BatchNorm:
     )
 
 
-def _ssm(block: PSpikeBlock) -> DiagonalSSM:
+def _ssm(block: PSpikeBlock, forms: Mapping[str, ModalForm]) -> DiagonalSSM:
+    if isinstance(block.ssm, DPLR):
+        modal = forms[f"blocks.{block.index}.ssm"]
+        ones = np.ones_like(modal.residue)  # the residues hold B
+        return DiagonalSSM(_pairs(modal.a_bar), _pairs(ones), _pairs(modal.residue), modal.D)
     discrete = discretise(block.ssm)
     return DiagonalSSM(
         a_bar=_pairs(discrete.A_bar),

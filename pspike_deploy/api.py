@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +23,20 @@ if TYPE_CHECKING:
 BACKENDS: Final = ("reference", "fixed-point", "interpreter", "lava")
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, config: Mapping[str, Any] | str | Path | None = None) -> nn.Module:
     """Network of a checkpoint, in evaluation mode; never runs code from the file.
 
+    Args:
+        path: checkpoint of this project or of the reference code of P-SpikeSSM.
+        config: settings that an official checkpoint does not hold, or the path of a JSON file with
+            them.
+
     Raises:
-        PspikeError: E-INPUT-MISSING, E-CHECKPOINT-*.
+        PspikeError: E-INPUT-MISSING, E-CHECKPOINT-*, E-USAGE.
     """
     from pspike_deploy.models.checkpoint import load_checkpoint
 
-    return load_checkpoint(path).network
+    return load_checkpoint(path, config=config).network
 
 
 def simulate(

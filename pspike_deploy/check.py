@@ -12,18 +12,34 @@ import numpy as np
 from pspike_deploy.errors import PspikeError
 
 
-def check_target(model: Path, target: str) -> list[dict[str, Any]]:
+def check_target(model: Path, target: str, settings: Path | None = None) -> list[dict[str, Any]]:
     """Every reason why a target cannot run a model; empty where it can. Never raises.
 
     Each finding is plain data: ``severity``, ``code``, ``message``, ``where``, ``why``, ``fix``.
+    ``settings``: JSON file with what an official checkpoint does not hold.
     """
     if model.suffix == ".nir":
         findings = _attempt(lambda: _audit_findings(model))
         if any(finding["severity"] == "error" for finding in findings):
             return findings
     else:
-        findings = []
-    return findings + _attempt(lambda: _target_findings(model, target))
+        findings = _attempt(lambda: _streaming_findings(model, settings))
+        if findings:
+            return findings
+    return findings + _attempt(lambda: _target_findings(model, target, settings))
+
+
+def _streaming_findings(model: Path, settings: Path | None) -> list[dict[str, Any]]:
+    """Each reason by itself why the network of a checkpoint cannot run step by step."""
+    from pspike_deploy.models.checkpoint import load_checkpoint
+    from pspike_deploy.models.streaming import refusals
+
+    return [_finding(error) for error in refusals(load_checkpoint(model, config=settings).network)]
+
+
+def _finding(error: PspikeError) -> dict[str, Any]:
+    plain = error.to_dict()
+    return {"severity": "error", "message": plain.pop("what"), **plain}
 
 
 def _audit_findings(model: Path) -> list[dict[str, Any]]:
@@ -33,7 +49,7 @@ def _audit_findings(model: Path) -> list[dict[str, Any]]:
     return [asdict(finding) for finding in audit(read_tree(model))]
 
 
-def _target_findings(model: Path, target: str) -> list[dict[str, Any]]:
+def _target_findings(model: Path, target: str, settings: Path | None) -> list[dict[str, Any]]:
     """Try what an export would do with the structure of the graph, without data."""
     from pspike_deploy.exporters.lava.export import judge
     from pspike_deploy.pipeline import TARGETS, load_model
@@ -47,7 +63,7 @@ def _target_findings(model: Path, target: str) -> list[dict[str, Any]]:
             why=f"this version exports to: {', '.join(TARGETS)}",
             fix="choose one of these with --target",
         )
-    graph = load_model(model)[0]
+    graph = load_model(model, settings)[0]
     if target == "lava":
         if not graph.is_integer:
             shape = (1, 2, *graph.nodes[graph.input_name].output_shape)
@@ -72,8 +88,7 @@ def _attempt(find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     try:
         return find()
     except PspikeError as error:
-        plain = error.to_dict()
-        return [{"severity": "error", "message": plain.pop("what"), **plain}]
+        return [_finding(error)]
     except Exception as error:  # total by contract: a defect of ours is a finding, too
         return [
             {

@@ -41,6 +41,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tabl
 Seed = Annotated[int, typer.Option(help="seed of the noise", min=0)]
 Data = Annotated[Path | None, typer.Option(help="samples (sample, step, feature), .npy or .npz")]
 Labels = Annotated[Path | None, typer.Option(help="one class per sample, .npy or .npz")]
+Settings = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="JSON settings that a checkpoint of the P-SpikeSSM authors does not hold"
+    ),
+]
 Device = Annotated[str, typer.Option(help="where the reference runs: auto, cpu or cuda")]
 
 
@@ -58,6 +64,7 @@ def export(
         Path | None,
         typer.Option(help="samples that ranges are measured on; default: training split or data"),
     ] = None,
+    settings: Settings = None,
     weight_bits: Annotated[int, typer.Option(help="bits of a synaptic weight, 2-8")] = 8,
     state_bits: Annotated[int, typer.Option(help="bits of a state, 8-24")] = 24,
     coefficient_bits: Annotated[
@@ -106,6 +113,7 @@ def export(
             lava_time_limit=lava_time_limit,
             device=device,
             force=force,
+            settings=settings,
         )
         with StageProgress(quiet=quiet) as progress:
             result = export_network(options, progress)
@@ -116,13 +124,13 @@ def export(
 
 
 @app.command(epilog="Example:  pspike inspect models/zoo/p_spikessm_digits.pt")
-def inspect(model: Model, as_json: AsJson = False) -> None:
+def inspect(model: Model, settings: Settings = None, as_json: AsJson = False) -> None:
     """List layers, shapes, states and parameters of a network or graph."""
     with _errors(as_json):
         from pspike_deploy.inspection import describe
         from pspike_deploy.report.tables import inspection_table
 
-        description = describe(model)
+        description = describe(model, settings)
         _print(description, inspection_table(description), as_json=as_json)
         if not as_json:
             facts = [f"{k}: {v}" for k, v in description.items() if k != "nodes"]
@@ -133,13 +141,14 @@ def inspect(model: Model, as_json: AsJson = False) -> None:
 def check(
     model: Model,
     target: Annotated[str, typer.Option(help="nir or lava")] = "lava",
+    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Say every reason why a target cannot run a network. Exit status 3 if there is one."""
     with _errors(as_json):
         from pspike_deploy.check import check_target
 
-        findings = check_target(model, target)
+        findings = check_target(model, target, settings)
         document = {"model": model.name, "target": target, "findings": findings}
         if as_json:
             _json(document)
@@ -163,6 +172,7 @@ def simulate(
     ],
     out: Annotated[Path, typer.Option(help="recording to write (.npz)")],
     data: Data = None,
+    settings: Settings = None,
     backend: Annotated[
         str, typer.Option(help="reference, fixed-point, interpreter or lava")
     ] = "fixed-point",
@@ -177,7 +187,15 @@ def simulate(
         from pspike_deploy.runs import simulate_file
 
         facts = simulate_file(
-            graph, data, out, backend, samples=samples, draw=draw, seed=seed, device=device
+            graph,
+            data,
+            out,
+            backend,
+            samples=samples,
+            draw=draw,
+            seed=seed,
+            device=device,
+            settings=settings,
         )
         _json(facts) if as_json else typer.echo(f"{facts['samples']} samples recorded in {out}")
 

@@ -11,13 +11,17 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import DiagonalSSM, MeanPool, Node, parameter_count
 
 
-def describe(model: Path) -> dict[str, Any]:
+def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
     """Nodes, parameters, states and digest of a checkpoint or graph, as plain data.
+
+    Of an official checkpoint also the names that are not used (``unused``), the globals that were
+    not looked at (``skipped``), and per DPLR layer the figures of its diagonal form
+    (``modal_forms``). ``settings``: JSON file with what such a checkpoint does not hold.
 
     Raises:
         PspikeError: whatever keeps the file from being read.
     """
-    graph = _graph(model)
+    graph, more = _graph(model, settings)
     return {
         "model": model.name,
         "digest": graph.digest,
@@ -25,19 +29,22 @@ def describe(model: Path) -> dict[str, Any]:
         "parameters": graph.parameters,
         "states": sum(_states(node) for node in graph.nodes.values()),
         "sampling_sites": len(graph.sites),
+        **more,
         "nodes": [_row(graph, name) for name in graph.order],
     }
 
 
-def _graph(model: Path) -> Graph:
-    """Graph of a file; torch is loaded for checkpoints only."""
-    if model.suffix == ".nir":
+def _graph(model: Path, settings: Path | None) -> tuple[Graph, dict[str, Any]]:
+    """Graph of a file and facts of an official one; torch is loaded for checkpoints only."""
+    if model.suffix == ".nir" and settings is None:
         from pspike_deploy.graph.file import read_graph
 
-        return read_graph(model)
+        return read_graph(model), {}
     from pspike_deploy.pipeline import load_model
 
-    return load_model(model)[0]
+    graph, facts = load_model(model, settings)
+    names = ("unused", "skipped", "modal_forms")
+    return graph, {name: facts[name] for name in names if name in facts}
 
 
 def _row(graph: Graph, name: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
 from pspike_deploy.graph.file import read_graph, write_graph
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.models.checkpoint import load_checkpoint
+from pspike_deploy.models.streaming import modal_forms
 from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
@@ -69,6 +70,7 @@ class ExportOptions:
         lava_time_limit: seconds that Lava may take; default: from the size of the run.
         device: ``auto``, ``cpu`` or ``cuda``, for the reference.
         force: replace an artefact folder that exists.
+        settings: JSON file with what an official checkpoint does not hold.
     """
 
     model: Path
@@ -84,6 +86,7 @@ class ExportOptions:
     lava_time_limit: float | None = None
     device: str = "auto"
     force: bool = False
+    settings: Path | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("draws", 1), ("lava_samples", 1)):
@@ -147,24 +150,47 @@ def export_network(options: ExportOptions, watcher: Watcher | None = None) -> Ex
     return ExportResult(options.out, summary)
 
 
-def load_model(path: Path) -> tuple[Graph, dict[str, Any]]:
+def load_model(path: Path, settings: Path | None = None) -> tuple[Graph, dict[str, Any]]:
     """Float graph of a checkpoint or of a ``.nir`` file, and facts about where it comes from.
 
     The facts hold ``kind``, ``sha256`` of the file, ``parameters`` (of a checkpoint: the trained
-    ones; of a graph: the stored ones) and ``data`` (what a checkpoint was trained on).
+    ones; of a graph: the stored ones) and ``data`` (what a checkpoint was trained on). Those of a
+    checkpoint of the reference code also hold ``unused`` and ``skipped`` of the checkpoint, and
+    ``modal_forms``: per DPLR layer the figures of its diagonal form.
+
+    Args:
+        path: the file.
+        settings: JSON file with what an official checkpoint does not hold.
+
+    Raises:
+        PspikeError: whatever keeps the file from being read; E-USAGE for settings with a graph.
     """
     if path.suffix == ".nir":
+        if settings is not None:
+            raise PspikeError(
+                "E-USAGE",
+                "settings were given for a graph",
+                why="only checkpoints of the reference code of P-SpikeSSM need them",
+                fix="leave --config out",
+                where=str(path),
+            )
         graph = read_graph(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         facts = {"kind": "graph", "sha256": digest, "parameters": graph.parameters, "data": None}
         return graph, facts
-    checkpoint = load_checkpoint(path)
-    return to_graph(checkpoint.network), {
+    checkpoint = load_checkpoint(path, config=settings)
+    forms = modal_forms(checkpoint.network)
+    facts = {
         "kind": "checkpoint",
         "sha256": checkpoint.sha256,
         "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
         "data": checkpoint.data,
     }
+    if checkpoint.source == "official":
+        facts |= {"unused": list(checkpoint.unused), "skipped": list(checkpoint.skipped)}
+    if forms:
+        facts["modal_forms"] = {name: form.figures() for name, form in forms.items()}
+    return to_graph(checkpoint.network, forms), facts
 
 
 def load_data(
@@ -209,7 +235,7 @@ class _Export:
         """All stages in order."""
         environment = self._environment()
         with self._stage("load", "Loading the network and the data"):
-            graph, facts = load_model(self.options.model)
+            graph, facts = load_model(self.options.model, self.options.settings)
             self._refuse_integer(graph)
             data = load_data(
                 self.options.data, self.options.labels, graph, facts, self.options.calibration
