@@ -282,4 +282,6 @@ def tensor_of(record: TensorRecord, member: Callable[[str], bytearray]) -> Tenso
         raise ValueError("reaches behind the end of its storage")
     if 0 in shape:
         return torch.empty(shape, dtype=dtype)
-    return whole.as_strided(shape, stride, record.offset).clone()
+    return whole.as_strided(shape, stride, record.offset).clone(
+        memory_format=torch.contiguous_format
+    )

@@ -118,6 +118,7 @@ def modal_form(ssm: DPLR, steps: int) -> ModalForm:
         half = dt[neurons] / 2
         discrete = (1 + half * m.w) / (1 - half * m.w)
         weights = m.weight * m.drive * (c[neurons] @ m.vectors) * 2 * half / (1 - half * m.w)
+        weights = np.where(m.w.imag == 0, weights.real, weights)  # real modes stay real
         a_bar[neurons, : len(m.w)], residue[neurons, : len(m.w)] = discrete, weights
     largest = np.abs(expected).max(axis=1)
     scale = np.where(largest > 0, largest, 1.0)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -439,99 +436,3 @@ def test_noise_that_does_not_fit_is_refused() -> None:
     for wrong in (uniforms[:3], [u[:, :-1] for u in uniforms], []):
         with pytest.raises(PspikeError, match="E-NOISE"):
             network(x, wrong)
-
-
-# --- recordings of the original classes ---------------------------------------------------------
-
-
-@pytest.fixture
-def oracles() -> Path:
-    shared = os.environ.get("PSPIKE_SHARED")
-    if not shared:
-        pytest.skip("PSPIKE_SHARED is not set: it names the folder with oracles/ of the originals")
-    return Path(shared) / "oracles" / "p_spikessm"
-
-
-def map_original_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the reference code to ours; parameters that case A never uses are left out."""
-    replacements = [
-        ("model.layers.", "blocks."),
-        ("layer.layer.kernel.", "ssm."),
-        ("layer.layer.", "ssm."),
-        ("bidirectional_linear1.", "mixer."),
-        ("model.norm.norm.", "norm."),
-        ("norm.norm.", "norm."),
-        ("encoder.0.", "encoder."),
-        ("decoder.0.output_transform.", "decoder."),
-    ]
-    mapped = {}
-    for name, tensor in state_dict.items():
-        if "output_linear" in name or "inp2_" in name:
-            continue
-        for old, new in replacements:
-            name = name.replace(old, new)
-        mapped[name] = tensor
-    return mapped
-
-
-def original_network(saved: dict[str, Any]) -> PSpikeSSM:
-    config = saved["config"]
-    weights = map_original_names(saved["state_dict"])
-    network = PSpikeSSM(
-        PSpikeSSMConfig(
-            d_input=weights["encoder.weight"].shape[1],
-            d_model=config["d_model"],
-            d_state=config["layer"]["d_state"],
-            n_layers=config["n_layers"],
-            n_classes=len(weights["decoder.bias"]),
-            sequence_length=saved["l_max"],
-            prenorm=config["prenorm"],
-            residual=config["residual"] == "R",
-            two_sided=config["layer"]["bidirectional"],
-        )
-    )
-    network.load_state_dict(weights)
-    return network.eval()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_spikes_of_the_original_are_reproduced(oracles: Path, dtype: torch.dtype) -> None:
-    saved = torch.load(oracles / "causal_diag.pt", weights_only=True)
-    recorded = {k: torch.tensor(v) for k, v in np.load(oracles / "causal_diag.npz").items()}
-    network = original_network(saved).to(dtype)
-    x = recorded["x"].to(dtype)
-    uniforms = [recorded[f"u{layer}_{k}"] for layer in (0, 1) for k in (0, 1)]
-    trace: Trace = {}
-    with torch.no_grad():
-        logits = network(x, uniforms, trace)
-        step_logits, step_trace = run_steps(network, x, uniforms)
-    for run_logits, run in ((logits, trace), (step_logits, step_trace)):
-        assert (run_logits - recorded["logits"]).abs().max() <= 1e-5
-        for layer, k in itertools.product((0, 1), (0, 1)):
-            spikes = run[f"block{layer}.spike{k}"]
-            assert int((spikes != recorded[f"s{layer}_{k}"]).sum()) == 0
-            drift = run[f"block{layer}.pre{k}"] - recorded[f"pre{layer}_{k}"]
-            assert drift.abs().max() <= 1.5e-5
-        for layer in (0, 1):
-            for ours, theirs in (("ssm", f"v{layer}_f"), ("output", f"blk{layer}")):
-                assert (run[f"block{layer}.{ours}"] - recorded[theirs]).abs().max() <= 1.5e-5
-        assert (run["final"] - recorded["fin"]).abs().max() <= 1.5e-5
-
-
-def test_kernels_of_the_original_are_reproduced(oracles: Path) -> None:
-    network = original_network(torch.load(oracles / "causal_diag.pt", weights_only=True))
-    recorded = np.load(oracles / "causal_diag.npz")
-    for layer, block in enumerate(network.blocks):
-        assert isinstance(block.ssm, S4D)
-        kernel, expected = block.ssm.kernel(64).detach().numpy(), recorded[f"K{layer}_f"]
-        assert np.abs(kernel - expected).max() <= 1e-5 * np.abs(expected).max()
-
-
-def test_two_sided_convolution_of_the_original_is_reproduced(oracles: Path) -> None:
-    recorded = {k: torch.tensor(v) for k, v in np.load(oracles / "mnist_like.npz").items()}
-    weights = torch.load(oracles / "mnist_like.pt", weights_only=True)["state_dict"]
-    for layer in (0, 1):
-        spikes = recorded[f"s{layer}_0"]
-        v = convolve(spikes.transpose(1, 2), recorded[f"K{layer}_f"]).transpose(1, 2)
-        v = v + weights[f"model.layers.{layer}.layer.layer.D"] * spikes
-        assert (v - recorded[f"v{layer}_f"]).abs().max() <= 1.5e-5
