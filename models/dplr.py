@@ -31,7 +31,7 @@ P exist in S copies (``n_ssm``), of which neuron h uses copy h mod S.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -93,7 +93,7 @@ class DPLR(nn.Module):
         self.register_buffer("l_kernel", torch.zeros((), dtype=torch.int64))
         if not self.A_imag.is_meta:  # a network without memory only lends its names and shapes
             self._start_as_hippo(n_modes)
-        self._plain_c: tuple[tuple[object, ...], Tensor] | None = None
+        self._results: dict[str, tuple[int, list[Tensor], Tensor]] = {}
 
     @torch.no_grad()
     def _start_as_hippo(self, n_modes: int) -> None:
@@ -110,6 +110,9 @@ class DPLR(nn.Module):
 
     def kernel_float64(self, length: int) -> Tensor:
         """The kernels before they are rounded to the dtype of the parameters."""
+        return self._kept("kernel", length, lambda: self._kernel(length))
+
+    def _kernel(self, length: int) -> Tensor:
         width, size = self.C.shape[1], 2 * self.C.shape[2]
         groups = _groups(width, size * max(size, length))
         parts = [_impulse_response(self.system(part), length) for part in groups]
@@ -175,22 +178,35 @@ class DPLR(nn.Module):
         y = state + half * (lam * state - p * _twice_real_sum(p.conj() * state))
         q = d * (y + 2 * half * b * s_t.double().unsqueeze(-1))
         state = q - d * p * k * _twice_real_sum(p.conj() * q)
-        v = _twice_real_sum(self._half_c() * state).squeeze(-1).to(self.D.dtype)
+        v = _twice_real_sum(self._kept("c", 0, self._half_c) * state).squeeze(-1).to(self.D.dtype)
         return v + self.D * s_t, state
 
     def _half_c(self) -> Tensor:
-        """The plain C of the causal kernel, complex128 ``(neuron, mode)``, kept between steps."""
-        sources = (self.inv_dt, self.A_real, self.A_imag, self.P, self.C, self.l_kernel)
-        if torch.is_grad_enabled() or any(tensor.is_inference() for tensor in sources):
-            return self._plain_half_c()
-        key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in sources)
-        if self._plain_c is None or self._plain_c[0] != key:
-            self._plain_c = (key, self._plain_half_c())
-        return self._plain_c[1]
-
-    def _plain_half_c(self) -> Tensor:
+        """The plain C of the causal kernel, complex128 ``(neuron, mode)``."""
         real, imaginary = self.plain_c()[0].chunk(2, dim=-1)
         return torch.complex(real, -imaginary) / math.sqrt(2)
+
+    def _kept(self, kind: str, length: int, compute: Callable[[], Tensor]) -> Tensor:
+        """A result that is computed once for all steps or batches, while no weight changes.
+
+        Only without gradients. The weights are compared by value: they are small, and a change
+        through ``.data`` leaves no other trace. One result per kind is kept.
+        """
+        if torch.is_grad_enabled():
+            return compute()
+        weights = [*self.parameters(), self.l_kernel]
+        known = self._results.get(kind)
+        if known is None or known[0] != length or not _all_equal(known[1], weights):
+            copies = [tensor.detach().clone() for tensor in weights]
+            self._results[kind] = known = (length, copies, compute())
+        return known[2]
+
+
+def _all_equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(
+        x.dtype == y.dtype and x.device == y.device and torch.equal(x, y)
+        for x, y in zip(a, b, strict=True)
+    )
 
 
 def _groups(width: int, elements: int) -> Iterator[Tensor]:
