@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pspike_deploy import cli
@@ -15,6 +16,8 @@ from pspike_deploy.api import BACKENDS
 from pspike_deploy.errors import ERROR_CODES
 from pspike_deploy.pipeline import TARGETS
 from pspike_deploy.report.reference import errors_page
+from tests.official import STEPS, Variant, state_dict
+from tests.official_table import GUIDE, with_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -23,6 +26,11 @@ runner = CliRunner()
 
 def test_the_page_of_errors_is_generated() -> None:
     assert (ROOT / "docs" / "errors.md").read_text("utf-8") == errors_page()
+
+
+def test_the_table_of_official_variants_is_generated() -> None:
+    page = GUIDE.read_text("utf-8")
+    assert page == with_table(page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -58,6 +66,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "models" / "zoo" / "p_spikessm_digits.pt", tmp_path / "my_network.pt")
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "samples.npz", x=rng.random((4, 64, 1)), y=rng.integers(0, 10, 4))
+    torch.save(state_dict(Variant()), tmp_path / "official.pt")
+    (tmp_path / "settings.json").write_text('{"model": {"residual": "R"}, "l_max": 784}')
+    np.save(tmp_path / "x.npy", rng.standard_normal((4, STEPS, 2)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
