@@ -40,6 +40,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's usual name
 from torch import Tensor, nn
 
+from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.s4d import convolve, initial_step_sizes
 
 #: Numbers that a group of neurons may hold at once while kernels are computed (float64: 128 MiB).
@@ -131,14 +132,18 @@ class DPLR(nn.Module):
         return rows - p.unsqueeze(-1) * p.unsqueeze(-2), _real_basis(self.B[0])
 
     def system(self, neurons: Tensor) -> System:
-        """The discrete-time systems of some neurons (int64 indices), with the plain C."""
+        """The discrete-time systems of some neurons (int64 indices), with the plain C.
+
+        Raises:
+            PspikeError: ``E-CHECKPOINT-TENSORS`` where the weights give no such system.
+        """
         neurons = neurons.to(self.inv_dt.device)
         a, b = self.state_matrix()
         copies = neurons % len(a)
         half = F.softplus(self.inv_dt.double())[neurons].unsqueeze(-1) / 2  # (neuron, 1, 1)
         eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
         right = torch.cat((eye + half * a[copies], 2 * half * b[copies].unsqueeze(-1)), dim=-1)
-        solved = torch.linalg.solve(eye - half * a[copies], right)
+        solved = _solve(eye - half * a[copies], right)
         a_bar, b_bar = solved[..., :-1], solved[..., -1]
         c = _real_basis(self.C[:, neurons]) * torch.tensor([1.0, -1.0]).to(a).repeat_interleave(
             a.shape[-1] // 2
@@ -146,7 +151,7 @@ class DPLR(nn.Module):
         length = int(self.l_kernel)
         if length > 0:
             inverted = eye - torch.linalg.matrix_power(a_bar, length)
-            c = torch.linalg.solve(inverted.mT, c.permute(1, 2, 0)).permute(2, 0, 1)
+            c = _solve(inverted.mT, c.permute(1, 2, 0)).permute(2, 0, 1)
         return System(a_bar, b_bar, c)
 
     def plain_c(self) -> Tensor:
@@ -200,6 +205,23 @@ class DPLR(nn.Module):
             copies = [tensor.detach().clone() for tensor in weights]
             self._results[kind] = known = (length, copies, compute())
         return known[2]
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    try:
+        solved: Tensor = torch.linalg.solve(matrix, right)
+        if bool(solved.isfinite().all()):
+            return solved
+        why = "the solution is not finite"
+    except torch.linalg.LinAlgError as error:
+        why = str(error)[:200]
+    raise PspikeError(
+        "E-CHECKPOINT-TENSORS",
+        "the weights of a DPLR layer give no discrete-time system",
+        why=f"{why}; A_real, A_imag, P or inv_dt are far out of range, or A_bar**l_kernel has an "
+        "eigenvalue of 1, so the plain C cannot be recovered",
+        fix="save the checkpoint again from a network that works",
+    )
 
 
 def _all_equal(a: list[Tensor], b: list[Tensor]) -> bool:

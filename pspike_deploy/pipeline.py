@@ -156,7 +156,8 @@ def load_model(path: Path, settings: Path | None = None) -> tuple[Graph, dict[st
     The facts hold ``kind``, ``sha256`` of the file, ``parameters`` (of a checkpoint: the trained
     ones; of a graph: the stored ones) and ``data`` (what a checkpoint was trained on). Those of a
     checkpoint of the reference code also hold ``unused`` and ``skipped`` of the checkpoint, and
-    ``modal_forms``: per DPLR layer the figures of its diagonal form.
+    ``modal_forms``: per DPLR layer the figures of its diagonal form; ``settings`` is the SHA-256
+    of the settings file.
 
     Args:
         path: the file.
@@ -188,6 +189,8 @@ def load_model(path: Path, settings: Path | None = None) -> tuple[Graph, dict[st
     }
     if checkpoint.source == "official":
         facts |= {"unused": list(checkpoint.unused), "skipped": list(checkpoint.skipped)}
+    if settings is not None:
+        facts["settings"] = hashlib.sha256(settings.read_bytes()).hexdigest()
     if forms:
         facts["modal_forms"] = {name: form.figures() for name, form in forms.items()}
     return to_graph(checkpoint.network, forms), facts

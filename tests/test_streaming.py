@@ -294,3 +294,22 @@ def test_commands_take_the_settings_that_a_file_lacks(tmp_path: Path) -> None:
     graph = runner.invoke(cli.app, ["inspect", str(tmp_path / "o" / "float.nir"), *given])
     assert graph.exit_code == 2
     assert "E-USAGE" in graph.output
+
+
+@pytest.mark.parametrize("name", ["A_real", "A_imag", "inv_dt", "P", "C", "B"])
+@pytest.mark.parametrize("value", [-1e30, -1e3, 0.0, 1e3, 1e30])
+@pytest.mark.filterwarnings("ignore:.*encountered in")
+def test_absurd_weights_give_a_clear_error_or_a_graph(
+    name: str, value: float, tmp_path: Path
+) -> None:
+    weights = state_dict(Variant())
+    weights[f"model.layers.0.layer.layer.kernel.{name}"].fill_(value)
+    content = {"state_dict": weights, "config": Variant().settings(), "l_max": STEPS}
+    torch.save(content, tmp_path / "absurd.pt")
+    network = load_checkpoint(tmp_path / "absurd.pt").network
+    code = ""
+    try:
+        to_graph(network)
+    except PspikeError as error:
+        code = error.code
+    assert code in ("", "E-TARGET-UNSUPPORTED", "E-CHECKPOINT-TENSORS")
