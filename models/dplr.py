@@ -213,7 +213,7 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
         if bool(solved.isfinite().all()):
             return solved
         why = "the solution is not finite"
-    except torch.linalg.LinAlgError as error:
+    except RuntimeError as error:
         why = str(error)[:200]
     raise PspikeError(
         "E-CHECKPOINT-TENSORS",

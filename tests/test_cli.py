@@ -507,7 +507,7 @@ def test_every_help_shows_an_example(command: str) -> None:
 
 
 def test_a_defect_is_no_verdict(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path) -> None:
+    def broken(*arguments: object) -> None:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("pspike_deploy.inspection.describe", broken)
