@@ -21,6 +21,7 @@ from pspike_deploy.graph.core_types import (
     shape_text,
 )
 from pspike_deploy.graph.layout import field_kind
+from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import NODE_TYPES
 
 _Pattern = dict[str, tuple[str | int, ...]]
@@ -36,6 +37,14 @@ _PATTERNS: Final[dict[str, _Pattern]] = {
     "Sum": {},
     "MeanPool": {},
     "Quantize": {},
+    "TwoStateNeuron": {
+        **dict.fromkeys(TWO_STATE_VECTORS, _NEURONS),
+        # As many as neurons, or none.
+        "recurrent_weight": ("synapses", "synapses"),
+        "recurrent_gain": ("synapses",),
+    },
+    "LeakyIntegrator": {"decay": _NEURONS},
+    "SoftmaxSum": {"table": ("entries",)},
 }
 _KINDS: Final = {
     "Array": "array",
@@ -113,4 +122,10 @@ INTEGER_TYPES: Final[dict[str, IntegerRule]] = {
     "Activation": IntegerRule("toward_zero", ("table",)),
     "Sum": IntegerRule("exact"),
     "MeanPool": IntegerRule("half_up", ("state",)),
+    "TwoStateNeuron": IntegerRule(
+        "toward_zero",
+        (*TWO_STATE_VECTORS, "recurrent_weight", "recurrent_gain", "state"),
+    ),
+    "LeakyIntegrator": IntegerRule("toward_zero", ("decay", "state")),
+    "SoftmaxSum": IntegerRule("half_up", ("table", "state")),
 }

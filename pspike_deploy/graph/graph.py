@@ -108,6 +108,12 @@ class Graph:
         found = ((name, self.nodes[name]) for name in self.order)
         return {name: node.site for name, node in found if isinstance(node, Bernoulli)}
 
+    @property
+    def noise_sites(self) -> dict[str, int]:
+        """Number of every site that draws noise, in topological order; see Node.noise_site."""
+        found = ((name, self.nodes[name].noise_site) for name in self.order)
+        return {name: site for name, site in found if site is not None}
+
     # --- facts -----------------------------------------------------------------------------
 
     @property
@@ -210,7 +216,7 @@ def _structure_problems(nodes: Mapping[str, Node], edges: tuple[Edge, ...]) -> l
             continue
         if count == 0 or (count > 1 and not node.many_inputs):
             problems.append(f"node {name} has {count} inputs")
-    sites = [node.site for node in nodes.values() if isinstance(node, Bernoulli)]
+    sites = [node.noise_site for node in nodes.values() if node.noise_site is not None]
     if len(set(sites)) < len(sites):
-        problems.append("two sampling nodes share one site number")
+        problems.append("two nodes draw noise from one site number")
     return problems

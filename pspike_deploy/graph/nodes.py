@@ -14,39 +14,13 @@ In an *integer* graph the same parameters hold integers; their binary points sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """Base of all nodes. ``core`` tells NIR's own types from the dialect's."""
-
-    core: ClassVar[bool] = False
-    #: Number of inputs: exactly one unless ``many_inputs``.
-    many_inputs: ClassVar[bool] = False
-
-    @property
-    def input_shape(self) -> Shape:
-        """Shape of one time step of the input, without the batch."""
-        raise NotImplementedError
-
-    @property
-    def output_shape(self) -> Shape:
-        """Shape of one time step of the output, without the batch."""
-        return self.input_shape
-
-    def parameters(self) -> Iterator[tuple[str, Any]]:
-        """Field names and values in the order of the constructor."""
-        for field in fields(self):
-            yield field.name, getattr(self, field.name)
+from pspike_deploy.graph.neurons import LeakyIntegrator, SoftmaxSum, TwoStateNeuron
+from pspike_deploy.graph.node import Array, Node, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +120,7 @@ class Bernoulli(Node):
     ``a`` and ``b`` (neurons,). P-SpikeSSM, arXiv 2406.02923.
     """
 
+    spikes: ClassVar[bool] = True
     a: Array
     b: Array
     site: int
@@ -153,6 +128,10 @@ class Bernoulli(Node):
     @property
     def input_shape(self) -> Shape:
         return tuple(self.a.shape)
+
+    @property
+    def noise_site(self) -> int | None:
+        return self.site
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,6 +241,9 @@ NODE_TYPES: dict[str, type[Node]] = {
         Sum,
         MeanPool,
         Quantize,
+        TwoStateNeuron,
+        LeakyIntegrator,
+        SoftmaxSum,
     )
 }
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pspike_deploy.graph.core_types import lengths
 from pspike_deploy.graph.findings import FileView, Found, error, integer, is_text, shown, warning
+from pspike_deploy.graph.neurons import INITIAL_STATES, ORDERS, RESETS, TIES
 from pspike_deploy.graph.nodes import ACTIVATION_KINDS
 from pspike_deploy.graph.rules_integer import real_values
 
@@ -89,17 +90,53 @@ def activation_is_known(file: FileView) -> Found:
 
 @error(fix="give a table with steps of 2**-0 to 2**-24; empty in a float graph")
 def activation_table_fits(file: FileView) -> Found:
-    """A table stands in integer graphs only, and GELU needs at least two entries there."""
+    """A table stands in integer graphs only; GELU and softmax need at least two entries there."""
     for node in file.nodes:
-        if node.type != "Activation" or node.rule is None or "table" not in node.arrays:
+        has_table = node.type in ("Activation", "SoftmaxSum")
+        if not has_table or node.rule is None or "table" not in node.arrays:
             continue
         entries, steps = node.arrays["table"].size, integer(node.tree.get("table_step_bits"))
         if steps is not None and not 0 <= steps <= MAX_TABLE_STEP_BITS:
             yield node.path, f"table_step_bits {steps} is not within 0 … {MAX_TABLE_STEP_BITS}"
-        if file.quantization and is_text(node.tree.get("kind"), "gelu") and entries < 2:
-            yield node.path, f"table has {entries} entries; GELU in an integer graph needs two"
+        needed = node.type == "SoftmaxSum" or is_text(node.tree.get("kind"), "gelu")
+        if file.quantization and needed and entries < 2:
+            yield node.path, f"table has {entries} entries; GELU and softmax need two"
         if not file.quantization and entries:
             yield node.path, f"table has {entries} entries in a float graph"
+
+
+#: Allowed values of the text fields of neurons.
+_CHOICES: Final = {
+    "order": ORDERS,
+    "reset": RESETS,
+    "tie": TIES,
+    "initial_state": INITIAL_STATES,
+}
+
+
+@error(fix="use one of the known values")
+def neuron_option_is_known(file: FileView) -> Found:
+    """Order of updates, reset, tie and initial state of a neuron are known ones."""
+    for node in file.nodes:
+        if node.type not in ("TwoStateNeuron", "LeakyIntegrator") or node.rule is None:
+            continue
+        for field, known in _CHOICES.items():
+            value = node.tree.get(field)
+            if isinstance(value, str) and value not in known:
+                yield node.path, f"{field} {shown(value)}; known: {', '.join(known)}"
+
+
+@error(fix="store one row and column per neuron, or an empty (0, 0) array")
+def recurrent_synapses_join_the_layer_to_itself(file: FileView) -> Found:
+    """Recurrent weights are (neurons, neurons), or absent."""
+    for node in file.nodes:
+        if node.type != "TwoStateNeuron" or node.rule is None:
+            continue
+        weight, vector = node.arrays.get("recurrent_weight"), node.arrays.get("a_uu")
+        if weight is None or vector is None or weight.ndim != 2:
+            continue
+        if weight.size and weight.shape[0] != vector.size:
+            yield node.path, f"recurrent_weight {weight.shape} for {vector.size} neurons"
 
 
 @error(fix="number the sampling nodes 0, 1, 2, … in the order of the signal")
@@ -108,7 +145,8 @@ def sampling_site_is_unique(file: FileView) -> Found:
     seen: dict[int, str] = {}
     for node in file.nodes:
         site = integer(node.tree.get("site"))
-        if node.type != "Bernoulli" or node.rule is None or site is None:
+        draws = node.type == "Bernoulli" or is_text(node.tree.get("initial_state"), "random")
+        if not draws or node.rule is None or site is None:
             continue
         if site < 0:
             yield node.path, f"site {site} is negative"

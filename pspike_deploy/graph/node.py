@@ -1,0 +1,43 @@
+"""The base of all node types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """Base of all nodes. ``core`` tells NIR's own types from the dialect's."""
+
+    core: ClassVar[bool] = False
+    #: Number of inputs: exactly one unless ``many_inputs``.
+    many_inputs: ClassVar[bool] = False
+    #: Whether the output is a binary spike.
+    spikes: ClassVar[bool] = False
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one time step of the input, without the batch."""
+        raise NotImplementedError
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of one time step of the output, without the batch."""
+        return self.input_shape
+
+    @property
+    def noise_site(self) -> int | None:
+        """Number of the site that draws noise here, or None."""
+        return None
+
+    def parameters(self) -> Iterator[tuple[str, Any]]:
+        """Field names and values in the order of the constructor."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
