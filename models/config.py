@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
-from pspike_deploy.errors import PspikeError
+from pspike_deploy.models.config_checks import (
+    is_integer,
+    problem_of_choice,
+    problem_of_integer,
+    raise_problems,
+    shown,
+)
 
 ACTIVATIONS: Final = ("gelu", "relu", "none")
 NORMS: Final = ("batch", "layer", "none")
@@ -104,7 +110,7 @@ class PSpikeSSMConfig:
     pool_lengths: bool = False
 
     def __post_init__(self) -> None:
-        _raise_if(_problems_of(asdict(self)))
+        raise_problems(_problems_of(asdict(self)))
         for name in REALS:
             object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -141,36 +147,12 @@ class PSpikeSSMConfig:
                 and value out of range at once.
         """
         known = [field.name for field in fields(cls)]
-        problems = [f"unknown key {_short(key)}" for key in values if key not in known]
+        problems = [f"unknown key {shown(key)}" for key in values if key not in known]
         required = [key for key in known if key not in EXTENSIONS]
         problems += [f"missing key {key!r}" for key in required if key not in values]
         problems += _problems_of({key: values[key] for key in known if key in values})
-        _raise_if(problems)
+        raise_problems(problems)
         return cls(**values)  # type: ignore[arg-type]  # every type was checked above
-
-
-def _raise_if(problems: list[str]) -> None:
-    if problems:
-        raise PspikeError(
-            "E-CHECKPOINT-CONFIG",
-            f"the network configuration has {len(problems)} problem(s)",
-            why="; ".join(problems),
-            fix="correct the configuration, or save the checkpoint again from the network",
-        )
-
-
-def _short(value: object) -> str:
-    # A hostile file may hold megabytes of text or digits where a small number belongs.
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
-        return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, (str, bool, int, float)) or value is None:
-        text = repr(value[:60] if isinstance(value, str) else value)
-        return text if len(text) <= 64 else text[:60] + "..."
-    return f"a {type(value).__name__}"
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _problems_of(values: Mapping[str, object]) -> list[str]:
@@ -181,33 +163,26 @@ def _problems_of(values: Mapping[str, object]) -> list[str]:
 
 def _problem_of_field(name: str, value: object) -> str | None:
     if name in INTEGER_RANGES:
-        low, high = INTEGER_RANGES[name]
-        if not _is_integer(value):
-            return f"{name} must be an integer, not {_short(value)}"
-        assert isinstance(value, int)
-        if not low <= value <= high:
-            return f"{name} must lie in {low}..{high}, not {_short(value)}"
-        if name == "d_state" and value % 2:
+        problem = problem_of_integer(name, value, *INTEGER_RANGES[name])
+        if problem is None and name == "d_state" and isinstance(value, int) and value % 2:
             return f"d_state must be even (complex modes come in pairs), not {value}"
-        return None
+        return problem
     if name in CHOICES:
-        allowed = CHOICES[name]
-        is_allowed = isinstance(value, str) and value in allowed
-        return None if is_allowed else f"{name} must be one of {allowed}, not {_short(value)}"
+        return problem_of_choice(name, value, CHOICES[name])
     if name in BOOLEANS:
-        return None if isinstance(value, bool) else f"{name} must be a bool, not {_short(value)}"
+        return None if isinstance(value, bool) else f"{name} must be a bool, not {shown(value)}"
     return _problem_of_real(name, value)
 
 
 def _problem_of_real(name: str, value: object) -> str | None:
-    if not (isinstance(value, float) or _is_integer(value)):
-        return f"{name} must be a number, not {_short(value)}"
+    if not (isinstance(value, float) or is_integer(value)):
+        return f"{name} must be a number, not {shown(value)}"
     assert isinstance(value, (int, float))
     if name == "dropout":
-        return None if 0 <= value < 1 else f"dropout must lie in [0, 1), not {_short(value)}"
+        return None if 0 <= value < 1 else f"dropout must lie in [0, 1), not {shown(value)}"
     # The bounds keep every initial step size a normal float32 number.
     in_range = 1e-9 <= value <= 1e3 and math.isfinite(value)
-    return None if in_range else f"{name} must lie in 1e-9..1e3, not {_short(value)}"
+    return None if in_range else f"{name} must lie in 1e-9..1e3, not {shown(value)}"
 
 
 def _joint_problems(values: Mapping[str, object]) -> list[str]:
