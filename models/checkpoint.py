@@ -1,7 +1,8 @@
-"""Checkpoints: the format of this project, and those of the reference code of P-SpikeSSM.
+"""Checkpoints: the format of this project, and those of the reference codes of the networks.
 
-:func:`load_checkpoint` reads both; official files are described in
-:mod:`pspike_deploy.models.official`. The format of this project is plain data and tensors, and
+:func:`load_checkpoint` reads all of them; official files are described in
+:mod:`pspike_deploy.models.official` (P-SpikeSSM) and :mod:`pspike_deploy.models.silif_official`
+(SSM-inspired-LIF and sparch). The format of this project is plain data and tensors, and
 nothing that runs: a file written by ``torch.save`` that holds one dictionary with exactly these
 keys:
 
@@ -10,9 +11,10 @@ key             value
 ==============  ===================================================================================
 format          ``"pspike-checkpoint"``
 version         ``1``; a reader refuses a version that it does not know
-architecture    ``"p_spikessm"``
-config          every field of :class:`~pspike_deploy.models.config.PSpikeSSMConfig`, no other;
-                those of ``EXTENSIONS`` may be absent
+architecture    a name of :data:`pspike_deploy.models.networks.ARCHITECTURES`
+config          every field of the configuration of that architecture, no other; of
+                :class:`~pspike_deploy.models.config.PSpikeSSMConfig`, those of ``EXTENSIONS`` may
+                be absent
 state_dict      every parameter and buffer by name; float32, counters int64; all finite
 data            ``None``, or plain data on the data set; ``name`` is one of
                 :mod:`pspike_deploy.models.datasets`
@@ -20,8 +22,9 @@ training        plain data on how the weights were made; may be empty
 ==============  ===================================================================================
 
 Plain data are None, bool, int, finite float, str, and lists and string-keyed dictionaries of them.
-With M = d_state / 2, H = d_model, T = n_ssm, S = 2 for two-sided kernels, else 1, and Q = 2 in
-bidirectional blocks, else 1, the tensors are:
+The tensors of ``two_state`` are listed in :mod:`pspike_deploy.models.two_state`. Those of
+``p_spikessm`` are, with M = d_state / 2, H = d_model, T = n_ssm, S = 2 for two-sided kernels, else
+1, and Q = 2 in bidirectional blocks, else 1:
 
 ===========================================  =======================  =============================
 name                                         shape                    meaning
@@ -67,14 +70,21 @@ from torch import Tensor
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.archive import MAX_FILE_BYTES, load_lightning, load_plain
-from pspike_deploy.models.config import INTEGER_RANGES, PSpikeSSMConfig
-from pspike_deploy.models.official import is_official, read_official
+from pspike_deploy.models.config import INTEGER_RANGES
+from pspike_deploy.models.networks import (
+    ARCHITECTURES,
+    Architecture,
+    Network,
+    NetworkConfig,
+    architecture_of,
+    empty_network,
+    official_architecture,
+    warnings_of,
+)
 from pspike_deploy.models.official_config import read_config_file
-from pspike_deploy.models.p_spikessm import PSpikeSSM
 
 FORMAT: Final = "pspike-checkpoint"
 VERSION: Final = 1
-ARCHITECTURE: Final = "p_spikessm"
 KEYS: Final = ("format", "version", "architecture", "config", "state_dict", "data", "training")
 MAX_PLAIN_ITEMS: Final = 100_000
 MAX_PLAIN_DEPTH: Final = 16
@@ -92,24 +102,31 @@ class Checkpoint:
         data: plain data on the data set, or None.
         training: plain data on how the weights were made.
         sha256: hash of the file, hexadecimal.
-        source: ``pspike`` (the format of this project) or ``official`` (the reference code).
+        source: ``pspike`` (the format of this project) or ``official`` (a reference code).
         unused: names in an official file that the network does not use.
         skipped: globals that an official file names; they were neither imported nor called.
+        warnings: what a user should know about the weights, though they are valid.
     """
 
-    network: PSpikeSSM
-    config: PSpikeSSMConfig
+    network: Network
+    config: NetworkConfig
     data: dict[str, Any] | None
     training: dict[str, Any]
     sha256: str
     source: str = "pspike"
     unused: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture."""
+        return architecture_of(self.config).name
 
 
 def save_checkpoint(
     path: Path | str,
-    network: PSpikeSSM,
+    network: Network,
     *,
     data: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
@@ -117,7 +134,7 @@ def save_checkpoint(
     """Write a checkpoint; the file appears whole or not at all, and replaces one that was there.
 
     Args:
-        path: the file to write, usually ``*.pt``.
+        path: the file to write, ``*.pt`` or ``*.pth``.
         network: float32 network.
         data: plain data on the data set.
         training: plain data on how the weights were made.
@@ -139,7 +156,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": ARCHITECTURE,
+        "architecture": architecture_of(network.config).name,
         "config": network.config.to_dict(),
         "state_dict": tensors,
         "data": None if data is None else _plain(dict(data), "data", where),
@@ -158,7 +175,7 @@ def load_checkpoint(
     config: Mapping[str, Any] | Path | str | None = None,
     max_bytes: int = MAX_FILE_BYTES,
 ) -> Checkpoint:
-    """Read a checkpoint of this project or of the reference code, without running anything from it.
+    """Read a checkpoint of this project or of a reference code, without running anything from it.
 
     Args:
         path: the file.
@@ -184,43 +201,63 @@ def load_checkpoint(
             raise
         loaded = {"state_dict": lightning.state_dict, "hyper_parameters": lightning.settings}
         sha256, skipped = lightning.sha256, lightning.skipped
-    if isinstance(loaded, dict) and is_official(loaded):
-        return _load_official(loaded, given, where, sha256, skipped)
+    architecture = official_architecture(loaded)
+    if isinstance(loaded, dict) and architecture is not None:
+        return _load_official(architecture, loaded, given, where, sha256, skipped)
     content = _check_layout(loaded, where)
     if given is not None:
         raise PspikeError(
             "E-USAGE",
             "settings were given for a checkpoint that holds its own",
-            why="only checkpoints of the reference code of P-SpikeSSM need them",
+            why="only checkpoints of reference codes need them",
             fix="leave --config out",
             where=where,
         )
-    network_config = _at(where, lambda: PSpikeSSMConfig.from_dict(content["config"]))
+    config_class = ARCHITECTURES[content["architecture"]].config
+    network_config = _at(where, lambda: config_class.from_dict(content["config"]))
     network = _load_network(network_config, content["state_dict"], where)
-    return Checkpoint(network, network_config, content["data"], content["training"], sha256)
+    return Checkpoint(
+        network,
+        network_config,
+        content["data"],
+        content["training"],
+        sha256,
+        warnings=warnings_of(network),
+    )
 
 
 def _load_official(
+    architecture: Architecture,
     content: dict[str, Any],
     given: Mapping[str, Any] | None,
     where: str,
     sha256: str,
     skipped: tuple[str, ...],
 ) -> Checkpoint:
-    found = _at(where, lambda: read_official(content, given, where))
+    found = _at(where, lambda: architecture.read_official(content, given, where))
     network = _load_network(found.config, found.tensors, where, found.names)
-    return Checkpoint(network, found.config, None, {}, sha256, "official", found.unused, skipped)
+    return Checkpoint(
+        network,
+        found.config,
+        None,
+        {},
+        sha256,
+        "official",
+        found.unused,
+        skipped,
+        warnings_of(network),
+    )
 
 
 def _load_network(
-    config: PSpikeSSMConfig,
+    config: NetworkConfig,
     weights: Mapping[str, Any],
     where: str,
     names: Mapping[str, str] | None = None,
-) -> PSpikeSSM:
+) -> Network:
     """The network with these weights; ``names`` are those of the file, for errors."""
     _check_tensors(weights, config, where, names)
-    network = _empty_network(config)
+    network = empty_network(config)
     tensors = {
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in weights.items()
@@ -240,12 +277,6 @@ def _at(where: str, work: Callable[[], _T]) -> _T:
         ) from error
 
 
-def _empty_network(config: PSpikeSSMConfig) -> PSpikeSSM:
-    # Names and shapes without memory, and without a draw from torch's random generator.
-    with torch.device("meta"):
-        return PSpikeSSM(config)
-
-
 def _check_layout(loaded: object, where: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         kind = type(loaded).__name__
@@ -260,9 +291,10 @@ def _check_layout(loaded: object, where: str) -> dict[str, Any]:
         shown = str(version)[:20] if type(version) is int else type(version).__name__
         fix = "install a newer pspike-deploy" if type(version) is int and version > VERSION else ""
         raise _format_error(where, f"version is {shown}, this release reads version {VERSION}", fix)
-    if content.get("architecture") != ARCHITECTURE:
-        shown = str(content.get("architecture"))[:60]
-        raise _format_error(where, f"architecture is {shown!r}, expected {ARCHITECTURE!r}")
+    architecture = content.get("architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        known = " or ".join(repr(name) for name in ARCHITECTURES)
+        raise _format_error(where, f"architecture is {str(architecture)[:60]!r}, expected {known}")
     missing = [key for key in KEYS if key not in content]
     unknown = [str(key)[:60] for key in content if key not in KEYS]
     if missing or unknown:
@@ -312,11 +344,11 @@ def _with_shared_texts(value: object, texts: dict[str, str]) -> object:
 
 def _check_tensors(
     tensors: Mapping[Any, Any],
-    config: PSpikeSSMConfig,
+    config: NetworkConfig,
     where: str,
     names: Mapping[str, str] | None = None,
 ) -> None:
-    expected = _empty_network(config).state_dict()
+    expected = empty_network(config).state_dict()
     shown_as = names or {}
     problems = [
         f"{shown_as.get(name, name)} is missing" for name in expected if name not in tensors
@@ -361,6 +393,6 @@ def _format_error(where: str, why: str, fix: str = "") -> PspikeError:
         why=why,
         fix=fix
         or "save the network with pspike_deploy.models.checkpoint.save_checkpoint; checkpoints of "
-        "the reference code of P-SpikeSSM are read, too",
+        "the reference codes of P-SpikeSSM, SSM-inspired-LIF and sparch are read, too",
         where=where,
     )

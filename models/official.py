@@ -34,6 +34,7 @@ from torch import Tensor
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.official_config import Settings, settings_of
+from pspike_deploy.models.two_state_config import TwoStateConfig
 
 #: Parameters that the reference code stores and never uses.
 UNUSED: Final = re.compile(
@@ -58,7 +59,7 @@ class OfficialWeights:
         unused: names in the file that the network does not use.
     """
 
-    config: PSpikeSSMConfig
+    config: PSpikeSSMConfig | TwoStateConfig
     tensors: dict[str, object]
     names: dict[str, str]
     unused: tuple[str, ...]
@@ -96,7 +97,7 @@ def read_official(
     shapes = _Shapes.of(weights, where)
     config = _configuration(shapes, settings, weights, where)
     names = {name: official_name(name, shapes.case_b) for name in _our_names(config)}
-    tensors = {ours: _widened(weights[name]) for ours, name in names.items() if name in weights}
+    tensors = {ours: widened(weights[name]) for ours, name in names.items() if name in weights}
     read = set(names.values())
     left = [str(key) for key in weights if key not in read]
     unknown = {k for k in left if k.startswith(NETWORK_PARTS) and not UNUSED.fullmatch(k)}
@@ -133,7 +134,8 @@ def _our_names(config: PSpikeSSMConfig) -> list[str]:
         return list(PSpikeSSM(config).state_dict())
 
 
-def _widened(tensor: object) -> object:
+def widened(tensor: object) -> object:
+    """A tensor of half precision as float32; anything else as it is."""
     if isinstance(tensor, Tensor) and tensor.dtype in _NARROW:
         return tensor.float()
     return tensor

@@ -10,20 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from torch import nn
+
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.dplr import DPLR
 from pspike_deploy.models.modal import ModalForm, modal_form
 from pspike_deploy.models.p_spikessm import PSpikeSSM
+from pspike_deploy.models.two_state import TwoStateNetwork
+from pspike_deploy.models.two_state_graph import non_finite_layers, not_finite_error
 
 _OFFICIAL: Final = "in the reference code:"
 
 
-def refusals(network: PSpikeSSM, forms: Mapping[str, ModalForm] | None = None) -> list[PspikeError]:
+def refusals(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -> list[PspikeError]:
     """Every reason against streaming; empty where the network can stream.
 
     ``E-TARGET-NONCAUSAL`` comes first, then ``E-TARGET-UNSUPPORTED``, each with the layers in
     ``where``. ``forms`` are those of :func:`modal_forms`, where they are at hand.
     """
+    if isinstance(network, TwoStateNetwork):
+        layers = non_finite_layers(network)
+        return [not_finite_error(layers)] if layers else []
+    if not isinstance(network, PSpikeSSM):
+        return []
     if forms is None:
         forms = modal_forms(network)
     return [*_noncausal(network), *_unsupported(network), *_ill_conditioned(forms)]
@@ -42,11 +51,11 @@ def joined(errors: list[PspikeError]) -> PspikeError:
     )
 
 
-def modal_forms(network: PSpikeSSM) -> dict[str, ModalForm]:
+def modal_forms(network: nn.Module) -> dict[str, ModalForm]:
     """Modal form of every DPLR layer by its name; of a network that is not causal, none."""
-    steps = network.config.sequence_length
-    if network.config.two_sided:
+    if not isinstance(network, PSpikeSSM) or network.config.two_sided:
         return {}
+    steps = network.config.sequence_length
     return {
         name: modal_form(module, steps)
         for name, module in network.named_modules()

@@ -1,14 +1,16 @@
 """From a torch network to a float graph, the only thing that crosses to the other half.
 
 Node names carry a layer prefix and a letter, so that their alphabetical order is their order in the
-signal path: ``l00`` is the encoder, ``l01`` … the blocks, the last layer the read-out (with more
-digits where there are more layers).
+signal path. In a P-SpikeSSM ``l00`` is the encoder and ``l01`` … the blocks, in a network of
+two-state neurons ``l00`` … are the spiking layers; the last layer is the read-out (with more digits
+where there are more layers).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import singledispatch
 from typing import cast
 
 import numpy as np
@@ -16,34 +18,42 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.graph.graph import Edge, Graph
+from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import (
     Activation,
-    Affine,
-    BatchNorm,
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
     Input,
     MeanPool,
-    Node,
     Output,
     Sum,
 )
 from pspike_deploy.graph.semantics import Semantics
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.dplr import DPLR
+from pspike_deploy.models.graph_builder import (
+    ChainBuilder,
+    affine_of,
+    array_of,
+    batch_norm_of,
+    layer_prefixes,
+)
 from pspike_deploy.models.modal import ModalForm
 from pspike_deploy.models.p_spikessm import PSpikeBlock, PSpikeSSM
 from pspike_deploy.models.s4d import discretise
 from pspike_deploy.models.streaming import joined, modal_forms, refusals
+from pspike_deploy.models.two_state import TwoStateNetwork
+from pspike_deploy.models.two_state_graph import two_state_graph
 
 
+@singledispatch
 def to_graph(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -> Graph:
     """The float graph of a network in evaluation mode.
 
     State-space parameters are discretised in double precision, DPLR layers in modal form
-    (:mod:`pspike_deploy.models.modal`); the rest keeps its dtype.
+    (:mod:`pspike_deploy.models.modal`), and constants of two-state neurons are taken in double
+    precision (:mod:`pspike_deploy.models.two_state_graph`); the rest keeps its dtype.
 
     Args:
         network: a network of this project.
@@ -54,70 +64,71 @@ def to_graph(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -
             E-TARGET-NONCAUSAL for two-sided kernels, E-TARGET-UNSUPPORTED for a module that has
             no graph form.
     """
-    if not isinstance(network, PSpikeSSM):
-        raise PspikeError(
-            "E-TARGET-UNSUPPORTED",
-            f"a module of type {type(network).__name__} has no graph form",
-            why="graphs are made from this project's networks: PSpikeSSM",
-            fix="load the network with pspike_deploy.load, or build the graph from nodes",
-        )
+    raise PspikeError(
+        "E-TARGET-UNSUPPORTED",
+        f"a module of type {type(network).__name__} has no graph form",
+        why="graphs are made from this project's networks: PSpikeSSM and TwoStateNetwork",
+        fix="load the network with pspike_deploy.load, or build the graph from nodes",
+    )
+
+
+@to_graph.register
+def _(network: TwoStateNetwork, forms: Mapping[str, ModalForm] | None = None) -> Graph:
+    return two_state_graph(network)
+
+
+@to_graph.register
+def _(network: PSpikeSSM, forms: Mapping[str, ModalForm] | None = None) -> Graph:
     forms = modal_forms(network) if forms is None else forms
     reasons = refusals(network, forms)
     if reasons:
         raise joined(reasons)
-    builder = _Builder(forms)
+    builder = _Builder(forms=forms)
     width, config = network.config.d_model, network.config
-    digits = max(2, len(str(config.n_layers + 1)))
-    layers = [f"l{index:0{digits}d}" for index in range(config.n_layers + 2)]
+    layers = layer_prefixes(config.n_layers + 2)
     builder.add("input", Input((config.d_input,)))
-    x = builder.add(f"{layers[0]}_a_encoder", _affine(network.encoder))
+    x = builder.add(f"{layers[0]}_a_encoder", affine_of(network.encoder))
     for layer, block in zip(layers[1:-1], network.blocks, strict=True):
         x = _add_block(builder, cast(PSpikeBlock, block), layer, x, config)
     if network.norm is not None:
-        builder.add(f"{layers[-1]}_a_norm", _batch_norm(network.norm))
+        builder.add(f"{layers[-1]}_a_norm", batch_norm_of(network.norm))
     builder.add(f"{layers[-1]}_b_mean", MeanPool((width,)))
-    builder.add(f"{layers[-1]}_c_decoder", _affine(network.decoder))
+    builder.add(f"{layers[-1]}_c_decoder", affine_of(network.decoder))
     builder.add("output", Output((config.n_classes,)))
     return Graph(builder.nodes, tuple(builder.edges), Semantics())
 
 
 @dataclass
-class _Builder:
-    forms: Mapping[str, ModalForm]
-    """A chain of nodes; each new one is wired to the one before it."""
+class _Builder(ChainBuilder):
+    """A chain of nodes, with the modal forms of the DPLR layers at hand."""
 
-    nodes: dict[str, Node] = field(default_factory=dict)
-    edges: list[Edge] = field(default_factory=list)
-    last: str = ""
-
-    def add(self, name: str, node: Node) -> str:
-        self.nodes[name] = node
-        if self.last:
-            self.edges.append((self.last, name))
-        self.last = name
-        return name
+    forms: Mapping[str, ModalForm] = field(default_factory=dict)
 
 
 def _add_block(
     builder: _Builder, block: PSpikeBlock, layer: str, x: str, config: PSpikeSSMConfig
 ) -> str:
     """Add one block behind the residual stream ``x``; returns the next residual stream."""
-    builder.add(f"{layer}_a_input_gain", ChannelAffine(_array(block.inp_a), _array(block.inp_b)))
+    builder.add(
+        f"{layer}_a_input_gain", ChannelAffine(array_of(block.inp_a), array_of(block.inp_b))
+    )
     has_norm = config.norm != "none"
     if block.prenorm and has_norm:
-        builder.add(f"{layer}_b_norm", _batch_norm(block.norm))
+        builder.add(f"{layer}_b_norm", batch_norm_of(block.norm))
     builder.add(f"{layer}_c_sample", _bernoulli(block, 2 * block.index))
     builder.add(f"{layer}_d_ssm", _ssm(block, builder.forms))
     _add_activation(builder, f"{layer}_e_activation", config.neuron_activation, block)
-    builder.add(f"{layer}_f_output_gain", ChannelAffine(_array(block.out_a), _array(block.out_b)))
+    builder.add(
+        f"{layer}_f_output_gain", ChannelAffine(array_of(block.out_a), array_of(block.out_b))
+    )
     builder.add(f"{layer}_g_sample", _bernoulli(block, 2 * block.index + 1))
-    builder.add(f"{layer}_h_mixer", _affine(block.mixer))
+    builder.add(f"{layer}_h_mixer", affine_of(block.mixer))
     _add_activation(builder, f"{layer}_i_activation", config.mixer_activation, block)
     if block.residual:
         builder.add(f"{layer}_j_residual", Sum((block.inp_a.numel(),)))
         builder.edges.append((x, f"{layer}_j_residual"))
     if not block.prenorm and has_norm:
-        builder.add(f"{layer}_k_norm", _batch_norm(block.norm))
+        builder.add(f"{layer}_k_norm", batch_norm_of(block.norm))
     return builder.last
 
 
@@ -127,30 +138,13 @@ def _add_activation(builder: _Builder, name: str, kind: str, block: PSpikeBlock)
         builder.add(name, Activation(kind, shape, np.zeros(0), 0))
 
 
-def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().copy()
-    return array
-
-
-def _affine(layer: nn.Module) -> Affine:
-    assert isinstance(layer, nn.Linear)  # other encoders and heads are refused
-    return Affine(_array(layer.weight), _array(layer.bias))
+def _gain(a: Tensor, b: Tensor) -> ChannelAffine:
+    return ChannelAffine(array_of(a), array_of(b))
 
 
 def _bernoulli(block: PSpikeBlock, site: int) -> Bernoulli:
     width = block.inp_a.numel()
     return Bernoulli(np.ones(width, np.float32), np.zeros(width, np.float32), site)
-
-
-def _batch_norm(norm: nn.Module) -> BatchNorm:
-    assert isinstance(norm, nn.BatchNorm1d)  # other norms are refused
-    return BatchNorm(
-        gain=_array(norm.weight),
-        bias=_array(norm.bias),
-        mean=_array(cast(Tensor, norm.running_mean)),
-        variance=_array(cast(Tensor, norm.running_var)),
-        epsilon=float(norm.eps),
-    )
 
 
 def _ssm(block: PSpikeBlock, forms: Mapping[str, ModalForm]) -> DiagonalSSM:

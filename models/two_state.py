@@ -8,6 +8,22 @@ sparch; arXiv 2506.06374), for every neuron of :mod:`pspike_deploy.models.two_st
     read-out: I = norm(W s); u = alpha u + (1 - alpha) I, with alpha clamped to
               [exp(-1/5), exp(-1/25)]; logits = sum over time of softmax(u)
 
+Tensors of the state_dict, H and before being the widths of a layer and of the one in front of it:
+
+===============================================  ==================  ==============================
+name                                             shape               meaning
+===============================================  ==================  ==============================
+layers.{i}.synapses.weight, bias                 (H, before), (H)    W; bias only with ``use_bias``
+layers.{i}.norm.weight, bias,                    (H)                 BatchNorm; only with norm
+running_mean, running_var                                            ``batch``
+layers.{i}.norm.num_batches_tracked              ()                  int64
+layers.{i}.cell.<parameter>                      (H)                 as the cell's class names them
+layers.{i}.cell.recurrent                        (H, H)              V, row = receiver; only where
+                                                                     the neuron is recurrent
+readout.synapses.*, readout.norm.*               as in a layer       H = n_classes
+readout.alpha                                    (n_classes)         decay
+===============================================  ==================  ==============================
+
 The loss of the reference code is the cross-entropy of that sum. Everything works in float32 and,
 after ``network.double()``, in float64.
 """

@@ -27,7 +27,7 @@ def load(path: str | Path, config: Mapping[str, Any] | str | Path | None = None)
     """Network of a checkpoint, in evaluation mode; never runs code from the file.
 
     Args:
-        path: checkpoint of this project or of the reference code of P-SpikeSSM.
+        path: checkpoint of this project or of a reference code.
         config: settings that an official checkpoint does not hold, or the path of a JSON file with
             them.
 
