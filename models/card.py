@@ -17,8 +17,15 @@ import torch
 
 from pspike_deploy.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pspike_deploy.models.datasets import Dataset, load_dataset
+from pspike_deploy.models.evaluation import (
+    evaluate,
+    firing_rates,
+    is_stochastic,
+    predict,
+    spiking_populations,
+)
 from pspike_deploy.models.recipes import find_recipe
-from pspike_deploy.models.train import TrainingResult, evaluate, firing_rates, predict
+from pspike_deploy.models.train import TrainingResult
 from pspike_deploy.numerics.noise import Noise
 
 CARD_DRAWS: Final = 20
@@ -61,7 +68,7 @@ def measure(name: str, checkpoint: Checkpoint, draws: int = CARD_DRAWS) -> dict[
     Args:
         name: of the recipe.
         checkpoint: with ``data["name"]`` a data set of this project.
-        draws: evaluations with sampled spikes.
+        draws: evaluations with sampled spikes or initial states; one where nothing is drawn.
 
     Returns:
         Plain data. Accuracies are shares in [0, 1], firing rates spikes per neuron and step.
@@ -73,24 +80,32 @@ def measure(name: str, checkpoint: Checkpoint, draws: int = CARD_DRAWS) -> dict[
     rates = firing_rates(network, dataset.test_x, noise)
     return {
         "name": name,
-        "architecture": "p_spikessm",
+        "architecture": checkpoint.architecture,
         "file": {"name": f"{name}.pt", "sha256": checkpoint.sha256},
         "config": checkpoint.config.to_dict(),
         "parameters": sum(p.numel() for p in network.parameters()),
         "data": data,
         "training": {
             **checkpoint.training,
-            "choice_of_settings": "on a stratified fifth of the training samples; "
-            "the test samples were used for this card only",
+            "choice_of_settings": _choice(checkpoint),
         },
         "accuracy": _accuracies(checkpoint, dataset, noise, draws),
         "firing_rates": {
-            f"block{site // 2}.site{site % 2}": round(float(rate), 5)
-            for site, rate in enumerate(rates)
+            name: round(float(rate), 5)
+            for name, rate in zip(spiking_populations(network), rates, strict=True)
         },
         "torch": str(torch.__version__),
         "reproduce": _command(name, checkpoint.training),
     }
+
+
+def _choice(checkpoint: Checkpoint) -> str:
+    share = "a stratified fifth of the training samples"
+    if checkpoint.architecture != "p_spikessm":
+        fraction = checkpoint.training["validation_fraction"]
+        share = f"a stratified share ({fraction:g}) of the training samples, as were learning rate "
+        share += "and epoch"
+    return f"on {share}; the test samples were used for this card only"
 
 
 def _command(name: str, training: Mapping[str, Any]) -> str:
@@ -106,8 +121,10 @@ def _accuracies(
     checkpoint: Checkpoint, dataset: Dataset, noise: Noise, draws: int
 ) -> dict[str, Any]:
     x, y = dataset.test_x, dataset.test_y
+    draws = draws if is_stochastic(checkpoint.network) else 1
     per_draw = evaluate(checkpoint.network, x, y, noise, draws)
     mean_field = float((predict(checkpoint.network, x, None).argmax(axis=1) == y).mean())
+    is_sampled = checkpoint.architecture == "p_spikessm"
     mean = float(per_draw.mean())
     # The interval says what 360 samples can tell: the draws share them, so they do not narrow it.
     low, high = wilson_interval(mean, len(y))
@@ -116,10 +133,10 @@ def _accuracies(
         "draws": draws,
         "noise": noise.describe(),
         "mean": round(mean, 5),
-        "std": round(float(np.std(per_draw, ddof=1)), 5),
+        "std": round(float(np.std(per_draw, ddof=1)), 5) if draws > 1 else 0.0,
         "per_draw": [round(float(value), 5) for value in per_draw],
         "binomial_95": [round(low, 5), round(high, 5)],
-        "mean_field": round(mean_field, 5),
+        "mean_field": round(mean_field, 5) if is_sampled else None,
     }
 
 
@@ -135,25 +152,14 @@ def wilson_interval(share: float, samples: int) -> tuple[float, float]:
 def render(facts: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     accuracy, data, training = facts["accuracy"], facts["data"], facts["training"]
-    low, high = accuracy["binomial_95"]
     settings = training["settings"]
+    is_sampled = facts["architecture"] == "p_spikessm"
     lines = [
         f"# {facts['name']}",
         "",
         _summary(facts),
         "",
-        "| accuracy on the test samples | |",
-        "|---|---|",
-        f"| one draw, mean of {accuracy['draws']} draws | {_percent(accuracy['mean'])} |",
-        f"| standard deviation over draws | {_percent(accuracy['std'])} |",
-        f"| binomial 95 % interval ({accuracy['samples']} samples, Wilson) "
-        f"| {_percent(low)} to {_percent(high)} |",
-        f"| mean field (spikes replaced by their probabilities) "
-        f"| {_percent(accuracy['mean_field'])} |",
-        "",
-        f"Per draw: {', '.join(_percent(value) for value in accuracy['per_draw'])}.",
-        f"Noise: {accuracy['noise']['kind']}, seed {accuracy['noise']['seed']}, "
-        f"draws 0 to {accuracy['draws'] - 1}; no averaging of draws.",
+        *_accuracy_lines(accuracy),
         "",
         "| spike site | mean firing rate (spikes per neuron and step) |",
         "|---|---|",
@@ -169,7 +175,7 @@ def render(facts: Mapping[str, Any]) -> str:
         f"- optimiser: {training['optimizer']}, "
         + ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name"),
         f"- seed {training['seed']}, {training['seconds']} s on one CPU thread, "
-        f"torch {training['torch']}; trained with sampled spikes",
+        f"torch {training['torch']}" + ("; trained with sampled spikes" if is_sampled else ""),
         f"- settings chosen {training['choice_of_settings']}",
         "",
         "## File",
@@ -182,13 +188,48 @@ def render(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _accuracy_lines(accuracy: Mapping[str, Any]) -> list[str]:
+    low, high = accuracy["binomial_95"]
+    interval = (
+        f"| binomial 95 % interval ({accuracy['samples']} samples, Wilson) "
+        f"| {_percent(low)} to {_percent(high)} |"
+    )
+    head = ["| accuracy on the test samples | |", "|---|---|"]
+    if accuracy["draws"] == 1:
+        return [*head, f"| accuracy (nothing is drawn) | {_percent(accuracy['mean'])} |", interval]
+    lines = [
+        *head,
+        f"| one draw, mean of {accuracy['draws']} draws | {_percent(accuracy['mean'])} |",
+        f"| standard deviation over draws | {_percent(accuracy['std'])} |",
+        interval,
+    ]
+    if accuracy["mean_field"] is not None:
+        lines.append(
+            f"| mean field (spikes replaced by their probabilities) "
+            f"| {_percent(accuracy['mean_field'])} |"
+        )
+    return [
+        *lines,
+        "",
+        f"Per draw: {', '.join(_percent(value) for value in accuracy['per_draw'])}.",
+        f"Noise: {accuracy['noise']['kind']}, seed {accuracy['noise']['seed']}, "
+        f"draws 0 to {accuracy['draws'] - 1}; no averaging of draws.",
+    ]
+
+
 def _summary(facts: Mapping[str, Any]) -> str:
-    config = facts["config"]
+    config, data = facts["config"], facts["data"]
+    if facts["architecture"] == "p_spikessm":
+        size = f"{config['n_layers']} blocks, {config['d_model']} neurons"
+        state = f"state dimension {config['d_state']}"
+        mixer = f"mixer activation {config['mixer_activation']}"
+        network = f"P-SpikeSSM (causal S4D-Lin, {size}, {state}, {mixer})"
+    else:
+        widths = "-".join(map(str, [config["d_input"], *config["d_hidden"], config["n_classes"]]))
+        network = f"Spiking network of {config['neuron']} neurons ({widths})"
     return (
-        f"P-SpikeSSM (causal S4D-Lin, {config['n_layers']} blocks, {config['d_model']} neurons, "
-        f"state dimension {config['d_state']}, mixer activation {config['mixer_activation']}) "
-        f"on {facts['data']['name']}. Weights: same licence as the project; trained on data under "
-        f"{facts['data']['licence']}."
+        f"{network} on {data['name']}. Weights: same licence as the project; trained on data under "
+        f"{data['licence']}."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
+from pspike_deploy.models.two_state_config import TwoStateConfig
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,46 @@ class Recipe:
         return values
 
 
+@dataclass(frozen=True)
+class TwoStateRecipe:
+    """How to train a network of two-state neurons: Adam, whose rate falls where accuracy stalls.
+
+    The accuracy that counts is that of the held-out samples, and the weights of the best epoch are
+    kept; where nothing is held out, it is that of the training samples, and the last are kept.
+
+    Attributes:
+        name: what :func:`find_recipe` calls it.
+        config: the network.
+        dataset: name of the data set.
+        epochs: passes over the training samples.
+        batch_size: samples per step of the optimiser; a smaller last batch is dropped.
+        learning_rate: rate of Adam at the start.
+        plateau_factor: by which the rate is multiplied where accuracy stalls.
+        plateau_patience: epochs without improvement before that.
+        least_learning_rate: the rate does not fall below it.
+        validation_fraction: share of the training samples that is held out.
+    """
+
+    name: str
+    config: TwoStateConfig
+    dataset: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    plateau_factor: float = 0.7
+    plateau_patience: int = 10
+    least_learning_rate: float = 1e-6
+    validation_fraction: float = 0.1
+
+    def settings(self) -> dict[str, object]:
+        """The numbers of the training as plain data."""
+        values = asdict(self)
+        del values["config"], values["dataset"]
+        return values
+
+
+AnyRecipe = Recipe | TwoStateRecipe
+
 _DIGITS: Final = Recipe(
     name="p_spikessm_digits",
     config=PSpikeSSMConfig(
@@ -66,7 +107,7 @@ _DIGITS: Final = Recipe(
     warmup_fraction=0.1,
 )
 
-RECIPES: Final[dict[str, Recipe]] = {
+RECIPES: Final[dict[str, AnyRecipe]] = {
     recipe.name: recipe
     for recipe in (
         _DIGITS,
@@ -79,7 +120,7 @@ RECIPES: Final[dict[str, Recipe]] = {
 }
 
 
-def find_recipe(name: str) -> Recipe:
+def find_recipe(name: str) -> AnyRecipe:
     """The recipe of this name.
 
     Raises:

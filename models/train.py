@@ -1,8 +1,10 @@
-"""Training with the sampling rule, and evaluation under noise that reproduces.
+"""Training of networks, each as its reference code trains it.
 
-Optimiser groups and schedule follow the reference code of P-SpikeSSM: AdamW; the state-space
-matrices have a learning rate of their own and do not decay; step sizes, mixer biases and norms do
-not decay; linear warm-up, then half a cosine to zero.
+P-SpikeSSM, with sampled spikes: AdamW; the state-space matrices have a learning rate of their own
+and do not decay; step sizes, mixer biases and norms do not decay; linear warm-up, then half a
+cosine to zero. Two-state neurons, with surrogate gradients: Adam; the rate falls where the held-out
+accuracy stalls, and the best epoch is kept. The loss is the cross-entropy of the network's output,
+in the latter case the summed softmax of the read-out.
 """
 
 from __future__ import annotations
@@ -14,23 +16,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's usual name
 from torch import Tensor
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.datasets import load_dataset, stratified_split
-from pspike_deploy.models.p_spikessm import PSpikeSSM, Trace
-from pspike_deploy.models.recipes import Recipe, find_recipe
+from pspike_deploy.models.evaluation import evaluate
+from pspike_deploy.models.networks import Network, NetworkConfig, architecture_of
+from pspike_deploy.models.p_spikessm import PSpikeSSM
+from pspike_deploy.models.recipes import AnyRecipe, Recipe, TwoStateRecipe, find_recipe
+from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.numerics.noise import Noise
 
 SSM_MATRICES: Final = ("A_real", "A_imag", "B")
-EVALUATION_BATCH: Final = 128
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ class TrainingResult:
         seconds: wall-clock time of the training.
     """
 
-    network: PSpikeSSM
-    config: PSpikeSSMConfig
+    network: Network
+    config: NetworkConfig
     data: dict[str, Any]
     training: dict[str, Any]
     history: tuple[Progress, ...]
@@ -74,12 +73,12 @@ class TrainingResult:
 
 
 def train(
-    recipe: str | Recipe,
+    recipe: str | AnyRecipe,
     *,
     seed: int = 0,
     epochs: int | None = None,
     progress: Callable[[Progress], None] | None = None,
-    validation_fraction: float = 0.0,
+    validation_fraction: float | None = None,
 ) -> TrainingResult:
     """Train a network; the test samples are not looked at.
 
@@ -92,7 +91,9 @@ def train(
         epochs: instead of the recipe's number.
         progress: called after every epoch.
         validation_fraction: share of the training samples to hold out and to measure accuracy on
-            after every epoch (one draw); it guides the choice of settings, nothing else.
+            after every epoch (one draw); default: the recipe's share, or 0 where it has none. Of a
+            P-SpikeSSM it guides the choice of settings, nothing else; of two-state neurons also
+            the learning rate and the choice of the epoch.
 
     Raises:
         PspikeError: ``E-RECIPE`` for an unknown name, ``E-USAGE`` for a number out of range.
@@ -100,6 +101,8 @@ def train(
     chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe
     if epochs is not None:
         chosen = replace(chosen, epochs=epochs)
+    if validation_fraction is None:
+        validation_fraction = getattr(chosen, "validation_fraction", 0.0)
     _check_numbers(chosen.epochs, seed, validation_fraction)
     dataset = load_dataset(chosen.dataset)
     x, y = torch.from_numpy(dataset.train_x), torch.from_numpy(dataset.train_y)
@@ -109,14 +112,14 @@ def train(
         held_out, x, y = (x[left], y[left]), x[kept], y[kept]
     start = time.perf_counter()
     with _reproducible(seed):
-        network = PSpikeSSM(chosen.config)
+        network = architecture_of(chosen.config).network(chosen.config)
         history = _fit(network, chosen, x, y, held_out, progress)
     training = {
         "recipe": chosen.name,
         "settings": chosen.settings(),
         "seed": seed,
         "validation_fraction": validation_fraction,
-        "optimizer": "AdamW",
+        "optimizer": "Adam" if isinstance(chosen, TwoStateRecipe) else "AdamW",
         "torch": str(torch.__version__),
         "final_loss": history[-1].loss,
     }
@@ -148,93 +151,83 @@ def parameter_groups(network: PSpikeSSM, recipe: Recipe) -> list[dict[str, Any]]
     ]
 
 
-def evaluate(
-    network: PSpikeSSM,
-    x: npt.NDArray[np.float32],
-    y: npt.NDArray[np.int64],
-    noise: Noise,
-    draws: int,
-) -> FloatArray:
-    """Accuracy with sampled spikes, once per draw of the noise.
+class Optimisation:
+    """An optimiser with a schedule, told after every step and every epoch."""
 
-    Args:
-        network: the network; it is put into evaluation mode while this runs.
-        x: float32 ``(sample, step, feature)``; row i is sample i of the noise.
-        y: int64 labels ``(sample,)``.
-        noise: gives the uniforms of every site.
-        draws: number of draws; draw d is draw d of the noise.
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
 
-    Returns:
-        Accuracies in [0, 1], float64 ``(draws,)``. No logits are averaged over draws.
+    def after_step(self) -> None:
+        """The optimiser has made a step."""
 
-    Raises:
-        PspikeError: ``E-DATA-EMPTY``, ``E-DATA-LABELS``, ``E-DATA-SHAPE``.
-    """
-    _check_labels(x, y)
-    hits = [predict(network, x, noise, draw).argmax(axis=1) == y for draw in range(draws)]
-    return np.asarray([hit.mean() for hit in hits], np.float64)
+    def after_epoch(self, progress: Progress) -> None:
+        """An epoch is over."""
+
+    def finish(self) -> None:
+        """The training is over."""
 
 
-def predict(
-    network: PSpikeSSM,
-    x: npt.NDArray[np.float32],
-    noise: Noise | None,
-    draw: int = 0,
-    observe: Callable[[Trace], None] | None = None,
-) -> npt.NDArray[np.float32]:
-    """Logits ``(sample, class)`` with sampled spikes, or of the mean field if ``noise`` is None.
+class WarmupCosine(Optimisation):
+    """AdamW; the rate rises linearly and falls along half a cosine."""
 
-    ``observe`` receives the trace of every batch.
-    """
-    config, logits = network.config, []
-    with _evaluation(network):
-        for first in range(0, len(x), EVALUATION_BATCH):
-            batch = torch.from_numpy(x[first : first + EVALUATION_BATCH])
-            samples = np.arange(first, first + len(batch))
-            trace: Trace | None = None if observe is None else {}
-            if noise is None:
-                logits.append(network.mean_field(batch, trace))
-            else:
-                shape = (batch.shape[1], config.d_model)
-                uniforms = [
-                    torch.from_numpy(noise.uniform(site, samples, *shape, draw))
-                    for site in range(config.n_sites)
-                ]
-                logits.append(network(batch, uniforms, trace))
-            if observe is not None and trace is not None:
-                observe(trace)
-    result: npt.NDArray[np.float32] = torch.cat(logits).numpy()
-    return result
+    def __init__(self, network: PSpikeSSM, recipe: Recipe, steps: int) -> None:
+        super().__init__(torch.optim.AdamW(parameter_groups(network, recipe), betas=(0.9, 0.999)))
+        factor = warmup_cosine(recipe.warmup_fraction, recipe.epochs * steps)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+
+    def after_step(self) -> None:
+        self._schedule.step()
 
 
-def firing_rates(
-    network: PSpikeSSM, x: npt.NDArray[np.float32], noise: Noise, draw: int = 0
-) -> FloatArray:
-    """Mean firing rate of every site, spikes per neuron and step, float64 ``(site,)``."""
-    totals = np.zeros(network.config.n_sites)
+class Plateau(Optimisation):
+    """Adam, whose rate falls where accuracy stalls; keeps the best held-out epoch."""
 
-    def count(trace: Trace) -> None:
-        for site in range(len(totals)):
-            totals[site] += float(trace[f"block{site // 2}.spike{site % 2}"].double().sum())
+    def __init__(self, network: TwoStateNetwork, recipe: TwoStateRecipe) -> None:
+        super().__init__(torch.optim.Adam(network.parameters(), lr=recipe.learning_rate))
+        self._network = network
+        self._best: tuple[float, dict[str, Tensor]] | None = None
+        self._schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer,
+            mode="max",
+            factor=recipe.plateau_factor,
+            patience=recipe.plateau_patience,
+            min_lr=recipe.least_learning_rate,
+        )
 
-    predict(network, x, noise, draw, count)
-    rates: FloatArray = totals / (x.shape[0] * x.shape[1] * network.config.d_model)
-    return rates
+    def after_step(self) -> None:
+        self._network.constrain()
+
+    def after_epoch(self, progress: Progress) -> None:
+        held_out = progress.validation_accuracy
+        self._schedule.step(progress.accuracy if held_out is None else held_out)
+        if held_out is not None and (self._best is None or held_out > self._best[0]):
+            weights = self._network.state_dict()
+            self._best = held_out, {name: tensor.clone() for name, tensor in weights.items()}
+
+    def finish(self) -> None:
+        if self._best is not None:
+            self._network.load_state_dict(self._best[1])
+
+
+def optimisation_of(network: Network, recipe: AnyRecipe, steps: int) -> Optimisation:
+    """What a recipe asks for; ``steps`` of the optimiser make an epoch."""
+    if isinstance(recipe, TwoStateRecipe):
+        assert isinstance(network, TwoStateNetwork)  # made from the recipe's configuration
+        return Plateau(network, recipe)
+    assert isinstance(network, PSpikeSSM)
+    return WarmupCosine(network, recipe, steps)
 
 
 def _fit(
-    network: PSpikeSSM,
-    recipe: Recipe,
+    network: Network,
+    recipe: AnyRecipe,
     x: Tensor,
     y: Tensor,
     held_out: tuple[Tensor, Tensor] | None,
     progress: Callable[[Progress], None] | None,
 ) -> list[Progress]:
     steps = max(1, len(x) // recipe.batch_size)
-    optimizer = torch.optim.AdamW(parameter_groups(network, recipe), betas=(0.9, 0.999))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, warmup_cosine(recipe.warmup_fraction, recipe.epochs * steps)
-    )
+    optimisation = optimisation_of(network, recipe, steps)
     history: list[Progress] = []
     for epoch in range(1, recipe.epochs + 1):
         network.train()
@@ -244,17 +237,19 @@ def _fit(
             chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
             logits = network(x[chosen])
             loss = F.cross_entropy(logits, y[chosen])
-            optimizer.zero_grad()
+            optimisation.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+            optimisation.optimizer.step()
+            optimisation.after_step()
             total_loss += float(loss.detach())
             hits += int((logits.argmax(dim=1) == y[chosen]).sum())
         seen = min(steps * recipe.batch_size, len(x))
         accuracy = None if held_out is None else _one_draw_accuracy(network, *held_out)
         history.append(Progress(epoch, recipe.epochs, total_loss / steps, hits / seen, accuracy))
+        optimisation.after_epoch(history[-1])
         if progress is not None:
             progress(history[-1])
+    optimisation.finish()
     return history
 
 
@@ -270,7 +265,7 @@ def warmup_cosine(warmup_fraction: float, total: int) -> Callable[[int], float]:
     return factor
 
 
-def _one_draw_accuracy(network: PSpikeSSM, x: Tensor, y: Tensor) -> float:
+def _one_draw_accuracy(network: Network, x: Tensor, y: Tensor) -> float:
     accuracy = evaluate(network, x.numpy(), y.numpy(), Noise.philox(0), draws=1)
     return float(accuracy[0])
 
@@ -289,17 +284,6 @@ def _reproducible(seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-@contextmanager
-def _evaluation(network: PSpikeSSM) -> Iterator[None]:
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        network.train(was_training)
-
-
 def _check_numbers(epochs: int, seed: int, validation_fraction: float) -> None:
     problems = []
     if epochs < 1:
@@ -310,15 +294,3 @@ def _check_numbers(epochs: int, seed: int, validation_fraction: float) -> None:
         problems.append(f"the validation fraction must lie in 0..0.5, not {validation_fraction}")
     if problems:
         raise PspikeError("E-USAGE", "the training cannot start", why="; ".join(problems))
-
-
-def _check_labels(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
-    if len(x) == 0:
-        raise PspikeError("E-DATA-EMPTY", "there are no samples to evaluate")
-    if y.shape != (len(x),):
-        raise PspikeError(
-            "E-DATA-LABELS",
-            "the labels do not fit the samples",
-            why=f"{len(x)} samples, labels of shape {y.shape}",
-            fix="give one integer label per sample",
-        )

@@ -189,22 +189,30 @@ class TwoStateNetwork(nn.Module):
         default generator draws u, w (where the neuron has it) and s layer by layer, as the
         reference code does.
         """
-        if self.config.initial_state == "random" and noise is not None:
+        if self.config.initial_state == "zero":
+            return self.zero_states(batch)
+        if noise is not None:
             return self._from_noise(noise, np.arange(batch) if samples is None else samples, draw)
         like = self.readout.alpha
 
-        def draws(width: int, is_random: bool) -> Tensor:
-            if not is_random:
-                return like.new_zeros(batch, width)
+        def drawn(width: int) -> Tensor:
             return torch.rand(batch, width, dtype=like.dtype, device=like.device)
 
-        is_random = self.config.initial_state == "random"
         layers = []
         for cell in self.cells():
-            u = draws(cell.width, is_random)
-            w = draws(cell.width, is_random and cell.has_second_state)
-            layers.append(NeuronState(u, w, draws(cell.width, is_random)))
-        return InitialStates(tuple(layers), draws(self.config.n_classes, is_random))
+            u = drawn(cell.width)
+            w = drawn(cell.width) if cell.has_second_state else torch.zeros_like(u)
+            layers.append(NeuronState(u, w, drawn(cell.width)))
+        return InitialStates(tuple(layers), drawn(self.config.n_classes))
+
+    def zero_states(self, batch: int) -> InitialStates:
+        """Zero states, whatever the configuration says."""
+        like = self.readout.alpha
+        layers = (
+            NeuronState(*(like.new_zeros(batch, cell.width) for _ in range(3)))
+            for cell in self.cells()
+        )
+        return InitialStates(tuple(layers), like.new_zeros(batch, self.config.n_classes))
 
     def cells(self) -> Iterator[TwoStateCell]:
         """The neurons of every spiking layer, input side first."""

@@ -13,22 +13,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pspike_deploy.models.train as training_module
+import pspike_deploy.models.evaluation as evaluation_module
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models import zoo
 from pspike_deploy.models.card import publish, render, wilson_interval
 from pspike_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.datasets import load_dataset
+from pspike_deploy.models.evaluation import evaluate, firing_rates, predict
 from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.recipes import RECIPES, find_recipe
 from pspike_deploy.models.train import (
     Progress,
     TrainingResult,
-    evaluate,
-    firing_rates,
     parameter_groups,
-    predict,
     train,
     warmup_cosine,
 )
@@ -167,7 +165,7 @@ def test_evaluation_does_not_depend_on_batches_or_the_number_of_draws(
 ) -> None:
     x, y = digits[0][:50], digits[1][:50]
     three = evaluate(short_training.network, x, y, Noise.philox(5), draws=3)
-    monkeypatch.setattr(training_module, "EVALUATION_BATCH", 7)
+    monkeypatch.setattr(evaluation_module, "EVALUATION_BATCH", 7)
     two = evaluate(short_training.network, x, y, Noise.philox(5), draws=2)
     assert three.shape == (3,)
     assert np.array_equal(three[:2], two)
