@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import DiagonalSSM, MeanPool, Node, parameter_count
+from pspike_deploy.graph.nodes import (
+    DiagonalSSM,
+    LeakyIntegrator,
+    MeanPool,
+    Node,
+    SoftmaxSum,
+    TwoStateNeuron,
+    parameter_count,
+)
 
 
 def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
@@ -67,4 +75,9 @@ def _states(node: Node) -> int:
     """Real state words of a node."""
     if isinstance(node, DiagonalSSM):
         return 2 * node.modes * len(node.d)
-    return int(np.prod(node.shape)) if isinstance(node, MeanPool) else 0
+    if isinstance(node, TwoStateNeuron):
+        refractory = bool(node.r_jump.any())
+        return (2 + refractory) * len(node.a_uu)
+    if isinstance(node, LeakyIntegrator):
+        return len(node.decay)
+    return int(np.prod(node.shape)) if isinstance(node, MeanPool | SoftmaxSum) else 0

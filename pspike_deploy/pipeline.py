@@ -24,6 +24,7 @@ from pspike_deploy.errors import EXIT_NEGATIVE, EXIT_VERIFIED, PspikeError
 from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
 from pspike_deploy.graph.file import read_graph, write_graph
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import TwoStateNeuron
 from pspike_deploy.models.checkpoint import load_checkpoint
 from pspike_deploy.models.streaming import modal_forms
 from pspike_deploy.models.to_graph import to_graph
@@ -46,6 +47,10 @@ GOLDEN_SAMPLES: Final = 4
 
 #: Largest relative change of an output by a folding pass: rounding in the last places of float64.
 GOLDEN_TOLERANCE: Final = 1e-9
+
+#: Share of golden spikes that a last place may move in networks of neurons with a reset. Neurons
+#: that are unstable as published amplify it.
+CHAOTIC_FLIPS: Final = 0.005
 
 #: Samples on which probabilities are compared (T0, T1).
 VERIFIED_SAMPLES: Final = 64
@@ -306,7 +311,7 @@ class _Export:
             graph = PASSES[name](graph)
             after = golden.float_run(graph)
             change = _change(before, after)
-            _require_unchanged(name, change, before)
+            _require_unchanged(name, change, before, graph)
             self.passes.append({"pass": name, **change, "nodes": len(graph.nodes)})
             before = after
         return graph
@@ -328,8 +333,10 @@ class _Export:
         hits: dict[str, list[float]] = {"float": [], "integer": []}
         agreement: list[float] = []
         overflows = 0
-        for draw in range(self.options.draws):
-            self.watcher.advance(draw, self.options.draws)
+        # Without noise every draw is the same.
+        draws = self.options.draws if graph.noise_sites else 1
+        for draw in range(draws):
+            self.watcher.advance(draw, draws)
             expected = reference.run(
                 graph, data.x, noise=noise, draw=draw, record=(), device=self.options.device
             )
@@ -341,7 +348,7 @@ class _Export:
                 hits["integer"].append(float(np.mean(actual.predictions == data.labels)))
         accuracy: dict[str, Any] = {
             "samples": len(data.x),
-            "draws": self.options.draws,
+            "draws": draws,
             "agreement": float(np.mean(agreement)),
         }
         for kind, values in hits.items():
@@ -474,6 +481,13 @@ def _verification_summary(verification: Verification) -> dict[str, Any]:
         "coupled_mismatches": probabilities.mismatches,
         "expected_mismatches": probabilities.expected_mismatches,
         "kl_per_sample": probabilities.kl_per_sample,
+        "layer_rates": [
+            {
+                key: getattr(layer, key)
+                for key in ("node", "rate", "integer_rate", "flips", "spikes")
+            }
+            for layer in verification.rates
+        ],
     }
 
 
@@ -495,11 +509,17 @@ class _Golden:
 
     def _run(self, run: Callable[..., Recording], graph: Graph, **more: Any) -> Recording:
         noise = Noise.philox(self.options.seed)
-        return run(graph, self.x, noise=noise, record=tuple(graph.sites), **more)
+        return run(graph, self.x, noise=noise, record=graph.spiking, **more)
 
 
-def _require_unchanged(name: str, change: dict[str, Any], before: Recording) -> None:
-    """A folding pass may round differently in the last place, and nothing else."""
+def _require_unchanged(name: str, change: dict[str, Any], before: Recording, graph: Graph) -> None:
+    """A folding pass may round differently in the last place, and nothing else.
+
+    Where spikes act on the neuron that fired, a last place can move a spike, and that moves more.
+    """
+    chaotic = any(isinstance(node, TwoStateNeuron) for node in graph.nodes.values())
+    if chaotic and 0 < change["spike_flips"] <= CHAOTIC_FLIPS * change["spikes_compared"]:
+        return
     allowed = GOLDEN_TOLERANCE * max(1.0, float(np.abs(before.outputs).max()))
     if change["spike_flips"] or change["max_output_difference"] > allowed:
         raise PspikeError(

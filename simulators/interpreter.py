@@ -23,6 +23,7 @@ from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import OVERFLOW_POLICIES
 from pspike_deploy.numerics.noise import InjectedNoise, Noise, PhiloxNoise
 from pspike_deploy.recording import Recording
+from pspike_deploy.simulators import interpreter_neurons as interpreter_neurons  # registers nodes
 from pspike_deploy.simulators import layerwise
 from pspike_deploy.simulators.interpreter_nodes import (
     Machine,
@@ -154,11 +155,11 @@ Trace = tuple[dict[str, list[Vector]], dict[str, list[Vector]]]
 
 
 def _run_sample(graph: Graph, rows: list[list[float]], sample: int, machine: Machine) -> Trace:
+    machine.sample = sample  # nodes may draw where they start
     units = {name: _unit(graph, name, machine) for name in graph.order if name != graph.input_name}
     steps = {name: start(graph.nodes[name], unit) for name, unit in units.items()}
     values: dict[str, list[Vector]] = {name: [] for name in units}
     probabilities: dict[str, list[Vector]] = {name: [] for name in graph.sites}
-    machine.sample = sample
     for t, x in enumerate(rows):
         machine.step = t
         y: dict[str, Any] = {graph.input_name: x}
@@ -213,7 +214,6 @@ def _fraction_bits(graph: Graph) -> dict[str, int | Vector]:
 def _recording(
     graph: Graph, traces: Sequence[Trace], indices: Vector, header: Mapping[str, Any]
 ) -> Recording:
-    sites = graph.sites
     points = points_of(
         graph.output_format(graph.output_name), graph.nodes[graph.output_name].input_shape[0]
     )
@@ -222,11 +222,14 @@ def _recording(
     return Recording(
         values={
             name: np.array(
-                [values[name] for values, _ in traces], np.uint8 if name in sites else np.int64
+                [values[name] for values, _ in traces],
+                np.uint8 if graph.nodes[name].spikes else np.int64,
             )
             for name in layerwise.recordable(graph)
         },
-        probabilities={name: np.array([q[name] for _, q in traces], np.int64) for name in sites},
+        probabilities={
+            name: np.array([q[name] for _, q in traces], np.int64) for name in graph.sites
+        },
         outputs=np.array(outputs, np.float64),
         samples=np.array(indices, np.int64),
         run=header,

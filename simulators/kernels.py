@@ -12,13 +12,14 @@ IntArray = npt.NDArray[np.int64]
 
 
 @njit(inline="always", cache=True)
-def _toward_zero(value: Any, shift: Any) -> Any:
+def toward_zero(value: Any, shift: Any) -> Any:
     """Divide by 2**shift, rounding towards zero."""
     return -((-value) >> shift) if value < 0 else value >> shift
 
 
 @njit(inline="always", cache=True)
-def _fit(value: Any, bits: Any, wrap: Any) -> Any:
+def fit(value: Any, bits: Any, wrap: Any) -> Any:
+    """A value that left its register, wrapped or saturated."""
     limit = (1 << (bits - 1)) - 1
     if wrap:
         return ((value + limit + 1) & ((1 << bits) - 1)) - limit - 1
@@ -53,13 +54,13 @@ def _diagonal_ssm(
                     re, im = state[neuron, mode, 0], state[neuron, mode, 1]
                     a_re, a_im = a[neuron, mode, 0], a[neuron, mode, 1]
                     new_re = (
-                        _toward_zero(a_re * re, decay_shift)
-                        - _toward_zero(a_im * im, decay_shift)
+                        toward_zero(a_re * re, decay_shift)
+                        - toward_zero(a_im * im, decay_shift)
                         + b[neuron, mode, 0] * u
                     )
                     new_im = (
-                        _toward_zero(a_im * re, decay_shift)
-                        + _toward_zero(a_re * im, decay_shift)
+                        toward_zero(a_im * re, decay_shift)
+                        + toward_zero(a_re * im, decay_shift)
                         + b[neuron, mode, 1] * u
                     )
                     if new_re > limit or new_re < -limit:
@@ -67,16 +68,16 @@ def _diagonal_ssm(
                             first[sample, 0], first[sample, 1] = step, neuron
                             first[sample, 2] = new_re
                         overflows[sample] += 1
-                        new_re = _fit(new_re, bits, wrap)
+                        new_re = fit(new_re, bits, wrap)
                     if new_im > limit or new_im < -limit:
                         if overflows[sample] == 0:
                             first[sample, 0], first[sample, 1] = step, neuron
                             first[sample, 2] = new_im
                         overflows[sample] += 1
-                        new_im = _fit(new_im, bits, wrap)
+                        new_im = fit(new_im, bits, wrap)
                     state[neuron, mode, 0], state[neuron, mode, 1] = new_re, new_im
-                    total += _toward_zero(c[neuron, mode, 0] * new_re, read_shift)
-                    total -= _toward_zero(c[neuron, mode, 1] * new_im, read_shift)
+                    total += toward_zero(c[neuron, mode, 0] * new_re, read_shift)
+                    total -= toward_zero(c[neuron, mode, 1] * new_im, read_shift)
                 y[sample, step, neuron] = total
 
 

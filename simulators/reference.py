@@ -1,8 +1,9 @@
-"""Reference simulator: the float graph in PyTorch, on a GPU or a CPU, parallel over time.
+"""Reference simulator: the float graph in PyTorch, on a GPU or a CPU, parallel where it can be.
 
-Spikes do not feed back in a feed-forward graph, so state-space models run as FFT convolutions over
-the whole sequence. Probabilities are compared with float64 uniforms; the default precision is
-float64, because probabilities of the reference are what everything else is measured against.
+State-space models between sampling nodes run as FFT convolutions over the whole sequence; neurons
+whose spikes act on themselves run step by step. Probabilities are compared with float64 uniforms;
+the default precision is float64, because probabilities of the reference are what everything else is
+measured against.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
     Affine,
@@ -25,10 +27,13 @@ from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
+    SoftmaxSum,
     Sum,
+    TwoStateNeuron,
 )
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
@@ -69,6 +74,16 @@ class _Run:
     device: torch.device
     dtype: torch.dtype
     probabilities: dict[str, torch.Tensor] = field(default_factory=dict)
+    #: Largest magnitude of any state, by node.
+    state_peaks: dict[str, float] = field(default_factory=dict)
+
+    def initial(self, node: TwoStateNeuron | LeakyIntegrator, words: int) -> list[torch.Tensor]:
+        """Start of the states: one (sample, neuron) tensor per word."""
+        (width,) = node.input_shape
+        if node.noise_site is None:
+            return list(self.tensor(np.zeros((words, len(self.samples), width))))
+        drawn = self.noise.uniform(node.noise_site, self.samples, words, width, self.draw)
+        return list(self.tensor(drawn.transpose(1, 0, 2)))
 
     def tensor(self, array: npt.ArrayLike) -> torch.Tensor:
         """A parameter on the device, in the precision of the run."""
@@ -113,6 +128,7 @@ def run(
     names = layerwise.recordable(graph) if record is None else tuple(record)
     target = resolve_device(device)
     parts: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
+    peaks: dict[str, float] = {}
     with torch.inference_mode():
         for part in layerwise.chunks(graph, len(data), data.shape[1]):
             state = _Run(noise, indices[part], draw, target, _DTYPES[dtype])
@@ -127,6 +143,8 @@ def run(
             kept = {n: p.cpu().numpy() for n, p in state.probabilities.items() if n in names}
             recorded = {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()}
             parts.append((recorded, kept, result.output[:, -1].double().cpu().numpy()))
+            for name, peak in state.state_peaks.items():
+                peaks[name] = max(peak, peaks.get(name, 0.0))
     return Recording(
         values={n: np.concatenate([p[0][n] for p in parts]) for n in names},
         probabilities={n: np.concatenate([p[1][n] for p in parts]) for n in parts[0][1]},
@@ -144,6 +162,7 @@ def run(
             "latency": dict.fromkeys(layerwise.recordable(graph), 0),
             "device": target.type,
             "dtype": dtype,
+            "state_peaks": peaks,
             "torch": str(torch.__version__),
         },
     )
@@ -151,7 +170,7 @@ def run(
 
 def _stored(node: Node, value: torch.Tensor) -> npt.NDArray[Any]:
     array: npt.NDArray[Any] = value.cpu().numpy()
-    return array.astype(np.uint8) if isinstance(node, Bernoulli) else array
+    return array.astype(np.uint8) if node.spikes else array
 
 
 # --- node functions -------------------------------------------------------------------------
@@ -240,3 +259,78 @@ def convolution_kernel(node: DiagonalSSM, steps: int) -> npt.NDArray[np.float64]
         kernel[step] = power.sum(axis=1).real
         power = power * a
     return kernel
+
+
+@_node.register
+def _(node: TwoStateNeuron, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    (x,) = inputs
+    neuron = _TwoState(node, run)
+    spikes = torch.empty_like(x)
+    peak = torch.zeros((), dtype=run.dtype, device=run.device)
+    for step in range(x.shape[1]):
+        spikes[:, step] = neuron.step(x[:, step])
+        peak = torch.maximum(peak, neuron.magnitude)
+    run.state_peaks[name] = float(peak)
+    return spikes
+
+
+class _TwoState:
+    """A layer of two-state neurons at work; the equations stand in :class:`TwoStateNeuron`."""
+
+    def __init__(self, node: TwoStateNeuron, run: _Run) -> None:
+        self.node = node
+        self.p = {name: run.tensor(getattr(node, name)) for name in TWO_STATE_VECTORS}
+        self.synapses = run.tensor(node.recurrent_weight * node.recurrent_gain[:, None])
+        self.u, self.w, self.s = run.initial(node, 3)
+        self.r = torch.zeros_like(self.u)
+        self.magnitude = torch.zeros(())
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        """Spikes (sample, neuron) of one step from its input."""
+        p, u, w, s, r = self.p, self.u, self.w, self.s, self.r
+        if self.node.is_recurrent:
+            x = x + s @ self.synapses.T
+        m = u - p["reset_by"] * s
+
+        def second(membrane: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
+            return p["a_wu"] * membrane + p["a_ww"] * w + p["f_w"] * spike - p["k_w"] * r * w
+
+        def membrane(second_state: torch.Tensor) -> torch.Tensor:
+            drive = p["a_uu"] * m + p["a_uw"] * second_state + p["f_u"] * s + x
+            return drive - p["k_u"] * r * m
+
+        if self.node.order == "second_first":
+            self.w = second(u, s)
+            self.u = membrane(self.w)
+        else:
+            self.u = membrane(w)
+            if self.node.order == "together":
+                self.w = second(m, s)
+        self.magnitude = self.u.abs().max()
+        above = self.u - r - p["threshold"]
+        self.s = ((above >= 0) if self.node.tie == "ge" else (above > 0)).to(x.dtype)
+        if self.node.reset == "hard":
+            self.u = self.u * (1 - self.s)
+        if self.node.order == "membrane_first":
+            self.w = second(self.u, self.s)
+        self.r = p["r_decay"] * r + p["r_jump"] * self.s
+        for state in (self.w, self.r):
+            self.magnitude = torch.maximum(self.magnitude, state.abs().max())
+        return self.s
+
+
+@_node.register
+def _(node: LeakyIntegrator, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    (x,) = inputs
+    (u,) = run.initial(node, 1)
+    decay, y = run.tensor(node.decay), torch.empty_like(x)
+    for step in range(x.shape[1]):
+        u = decay * u + x[:, step]
+        y[:, step] = u
+    run.state_peaks[name] = float(y.abs().max())
+    return y
+
+
+@_node.register
+def _(node: SoftmaxSum, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+    return torch.cumsum(torch.softmax(inputs[0], dim=-1), dim=1)

@@ -243,7 +243,7 @@ def test_a_sampler_behind_the_mean_is_refused() -> None:
     graph = small_integer_graph(np.random.default_rng(0))
     sampler = Bernoulli(np.ones(3, np.int64), np.zeros(3, np.int64), 9)
     error = refusal(graph.with_inserted("readout_gain", "late", sampler))
-    assert "late: Bernoulli stands behind MeanPool" in error.why
+    assert "late: Bernoulli stands behind a sum over time" in error.why
 
 
 def test_graded_spikes_of_more_than_24_bits_are_refused() -> None:

@@ -25,6 +25,7 @@ from pspike_deploy.exporters.lava.manifest import (
     dense_synapses,
     manifest,
     noise_files,
+    recurrent_synapses,
 )
 from pspike_deploy.exporters.lava.programs import parameters
 from pspike_deploy.exporters.lava.readme import readme
@@ -201,6 +202,8 @@ def _parameters(graph: Graph, partition: Partition) -> dict[str, Array]:
         arrays |= parameters(graph, group)
         if group.kind == NEURONS and group.synaptic is not None:
             arrays[f"{group.nodes[0]}/weights"] = dense_synapses(graph, group).weights
+        if group.recurrent:
+            arrays[f"{group.name}/weights"] = recurrent_synapses(graph, group).weights
     return arrays
 
 
@@ -208,11 +211,12 @@ def _write_noise(
     folder: Path, graph: Graph, noise: Noise, samples: npt.NDArray[np.int64], steps: int
 ) -> None:
     """Store the uniforms of injected noise, one row per sample of the bundle."""
-    by_site = {site: name for name, site in graph.sites.items()}
+    by_site = {site: name for name, site in graph.noise_sites.items()}
     for site, path in noise_files(graph, noise).items():
-        neurons = graph.nodes[by_site[int(site)]].output_shape[0]
+        node = graph.nodes[by_site[int(site)]]
+        words = node.draws(steps)
         (folder / path).parent.mkdir(exist_ok=True)
-        np.save(folder / path, noise.uniform(int(site), samples, steps, neurons))
+        np.save(folder / path, noise.uniform(int(site), samples, words, node.output_shape[0]))
 
 
 def _check_free(out: Path) -> None:

@@ -6,8 +6,9 @@ one step. A group ends where its value becomes a message:
 
 * where it enters synapses,
 * where it goes to more than one node (the residual stream: a graded spike),
-* before the running mean: everything from ``MeanPool`` to ``Output`` is the host's read-out, whose
-  24-bit inputs and 64-bit sums Lava's int32 ``Dense`` cannot hold,
+* before a sum over time: everything from ``MeanPool`` or ``SoftmaxSum`` to ``Output`` is the host's
+  read-out, whose 24-bit inputs and 64-bit sums Lava's int32 ``Dense`` cannot hold,
+* behind neurons with recurrent synapses, whose spikes return to them through a ``Dense``,
 * where two chains meet in a ``Sum``: one of them sends its value to the other.
 
 Only ``Dense`` has latency, one step. A group whose inputs arrive at different times delays the
@@ -28,20 +29,28 @@ from pspike_deploy.graph.nodes import (
     ChannelAffine,
     DiagonalSSM,
     Input,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
     Output,
     Quantize,
+    SoftmaxSum,
     Sum,
+    TwoStateNeuron,
 )
 
 SOURCE: Final = "source"
 NEURONS: Final = "neurons"
 READOUT: Final = "readout"
 
-_NEURON_OPERATIONS = (Linear, ChannelAffine, Bernoulli, DiagonalSSM, Activation, Sum)
-_READOUT_OPERATIONS = (MeanPool, Linear, ChannelAffine, Activation, Sum)
+_NEURON_OPERATIONS = (
+    *(Linear, ChannelAffine, Bernoulli, DiagonalSSM, Activation, Sum),
+    *(TwoStateNeuron, LeakyIntegrator),
+)
+#: Sums over time, at which the host's read-out begins.
+_SUMS_OVER_TIME = (MeanPool, SoftmaxSum)
+_READOUT_OPERATIONS = (*_SUMS_OVER_TIME, Linear, ChannelAffine, Activation, Sum)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Group:
         latency: synaptic connections between the source and the group, in steps.
         synaptic: arrival at port ``a_in`` through a ``Dense``, or None.
         graded: arrival at port ``x_in``, or None.
+        recurrent: whether its spikes return to it at port ``r_in``, one step later.
     """
 
     name: str
@@ -76,6 +86,7 @@ class Group:
     latency: int
     synaptic: Arrival | None = None
     graded: Arrival | None = None
+    recurrent: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,11 @@ class Partition:
         """Groups that receive from a ``Dense``; their first node is its ``Linear``."""
         return tuple(group for group in self.groups if group.synaptic is not None)
 
+    @property
+    def recurrent(self) -> tuple[Group, ...]:
+        """Groups that receive from a ``Dense`` that they drive; their last node has the weights."""
+        return tuple(group for group in self.groups if group.recurrent)
+
 
 @dataclass
 class _Chain:
@@ -115,7 +131,7 @@ def cut(graph: Graph) -> tuple[Partition, list[Refusal]]:
         The groups, and every reason why Lava cannot run the graph; with a reason, no groups.
     """
     refusals = [*_unknown_nodes(graph), *_source_problems(graph), *_shape_problems(graph)]
-    readout = nodes_behind_mean(graph)
+    readout = host_nodes(graph)
     refusals += _readout_problems(graph, readout)
     chains, problems = _chains(graph, readout)
     refusals += problems
@@ -124,14 +140,14 @@ def cut(graph: Graph) -> tuple[Partition, list[Refusal]]:
     return Partition(tuple(_groups(graph, chains, readout))), []
 
 
-def nodes_behind_mean(graph: Graph) -> tuple[str, ...]:
-    """Names of the nodes of the read-out, in topological order: each MeanPool and what follows."""
+def host_nodes(graph: Graph) -> tuple[str, ...]:
+    """Names of the nodes of the read-out in order: each sum over time and what follows."""
     behind: set[str] = set()
     for name in graph.order:
         node = graph.nodes[name]
         if isinstance(node, Output):
             continue
-        if isinstance(node, MeanPool) or behind & set(graph.sources(name)):
+        if isinstance(node, _SUMS_OVER_TIME) or behind & set(graph.sources(name)):
             behind.add(name)
     return tuple(name for name in graph.order if name in behind)
 
@@ -173,9 +189,14 @@ def _is_message(graph: Graph, name: str, host: set[str]) -> bool:
     targets = graph.targets(name)
     return (
         isinstance(graph.nodes[name], Input | Quantize)
+        or _is_recurrent(graph.nodes[name])
         or len(targets) > 1
         or any(t in host or isinstance(graph.nodes[t], Linear | Output) for t in targets)
     )
+
+
+def _is_recurrent(node: Node) -> bool:
+    return isinstance(node, TwoStateNeuron) and node.is_recurrent
 
 
 def _chain_to_continue(
@@ -213,6 +234,7 @@ def _groups(graph: Graph, chains: list[_Chain], readout: tuple[str, ...]) -> Ite
             latency[name],
             ports.get("synaptic"),
             ports.get("graded"),
+            _is_recurrent(graph.nodes[name]),
         )
     if readout:
         source = _outside_sources(graph, readout)[0]
@@ -228,7 +250,13 @@ def _outside_sources(graph: Graph, readout: tuple[str, ...]) -> list[str]:
 
 
 def _unknown_nodes(graph: Graph) -> Iterable[Refusal]:
-    known: tuple[type[Node], ...] = (*_NEURON_OPERATIONS, MeanPool, Input, Output, Quantize)
+    known: tuple[type[Node], ...] = (
+        *_NEURON_OPERATIONS,
+        *_SUMS_OVER_TIME,
+        Input,
+        Output,
+        Quantize,
+    )
     for name in graph.order:
         node = graph.nodes[name]
         if not isinstance(node, known):
@@ -273,17 +301,17 @@ def _two_graded_inputs(name: str, sources: list[str]) -> Refusal:
 
 
 def _readout_problems(graph: Graph, readout: tuple[str, ...]) -> Iterable[Refusal]:
-    fix = "put one MeanPool behind the last block, and behind it only the decoder"
+    fix = "put one MeanPool or SoftmaxSum behind the last layer, and behind it only a decoder"
     for name in readout:
         node = graph.nodes[name]
         if not isinstance(node, _READOUT_OPERATIONS):
             yield Refusal(
                 name,
-                f"{type(node).__name__} stands behind MeanPool, where the host reads out",
+                f"{type(node).__name__} stands behind a sum over time, where the host reads out",
                 fix,
             )
-        elif isinstance(node, MeanPool) and graph.sources(name)[0] in readout:
-            yield Refusal(name, "a second running mean stands behind another one", fix)
+        elif isinstance(node, _SUMS_OVER_TIME) and graph.sources(name)[0] in readout:
+            yield Refusal(name, "a second sum over time stands behind another one", fix)
     sources = _outside_sources(graph, readout)
     if len(sources) > 1:
         yield Refusal(

@@ -12,7 +12,7 @@ from pspike_deploy.exporters.lava.dense import DenseSynapses, to_dense
 from pspike_deploy.exporters.lava.groups import Arrival, Group, Partition
 from pspike_deploy.exporters.lava.programs import program
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import Bernoulli, Linear
+from pspike_deploy.graph.nodes import Bernoulli, Linear, TwoStateNeuron
 from pspike_deploy.numerics.noise import InjectedNoise, Noise
 
 FORMAT: Final = "pspike-lava-bundle"
@@ -67,7 +67,10 @@ def manifest(
         "noise_files": noise_files(graph, noise),
         "draw": draw,
         "groups": [_group(graph, number, g) for number, g in enumerate(partition.groups)],
-        "dense": [_dense(graph, group) for group in partition.synapses],
+        "dense": [
+            *(_dense(graph, group) for group in partition.synapses),
+            *(_recurrent_dense(graph, group) for group in partition.recurrent),
+        ],
         "nodes": _nodes(graph, partition),
         "output": {
             "node": graph.sources(graph.output_name)[0],
@@ -81,7 +84,7 @@ def noise_files(graph: Graph, noise: Noise) -> dict[str, str]:
     """File of the stored uniforms by site; empty unless the noise is injected."""
     if not isinstance(noise, InjectedNoise):
         return {}
-    return {str(site): f"noise/site_{site}.npy" for site in sorted(graph.sites.values())}
+    return {str(site): f"noise/site_{site}.npy" for site in sorted(graph.noise_sites.values())}
 
 
 def dense_synapses(graph: Graph, group: Group) -> DenseSynapses:
@@ -89,9 +92,17 @@ def dense_synapses(graph: Graph, group: Group) -> DenseSynapses:
     name = group.nodes[0]
     node = graph.nodes[name]
     assert isinstance(node, Linear)
-    binary = isinstance(graph.nodes[graph.sources(name)[0]], Bernoulli)
+    binary = graph.nodes[graph.sources(name)[0]].spikes
     bits = graph.semantics.quantization[name].tensors["weight"].bits
     return to_dense(node.weight, bits, binary=binary)
+
+
+def recurrent_synapses(graph: Graph, group: Group) -> DenseSynapses:
+    """Arguments of the ``Dense`` from a group to itself."""
+    node = graph.nodes[group.name]
+    assert isinstance(node, TwoStateNeuron)
+    bits = graph.semantics.quantization[group.name].tensors["recurrent_weight"].bits
+    return to_dense(node.recurrent_weight, bits, binary=True)
 
 
 def _group(graph: Graph, number: int, group: Group) -> dict[str, Any]:
@@ -106,7 +117,11 @@ def _group(graph: Graph, number: int, group: Group) -> dict[str, Any]:
         "latency": group.latency,
         "inputs": {
             port: _arrival(arrival)
-            for port, arrival in (("a_in", group.synaptic), ("x_in", group.graded))
+            for port, arrival in (
+                ("a_in", group.synaptic),
+                ("r_in", Arrival(group.name, 0) if group.recurrent else None),
+                ("x_in", group.graded),
+            )
             if arrival is not None
         },
         "state_words": sum(entry["state_words"] for entry in entries),
@@ -121,10 +136,22 @@ def _arrival(arrival: Arrival) -> dict[str, Any]:
 def _dense(graph: Graph, group: Group) -> dict[str, Any]:
     assert group.synaptic is not None
     synapses = dense_synapses(graph, group)
+    return _dense_entry(synapses, group.nodes[0], group.synaptic.source, group.name, "a_in")
+
+
+def _recurrent_dense(graph: Graph, group: Group) -> dict[str, Any]:
+    synapses = recurrent_synapses(graph, group)
+    return _dense_entry(synapses, group.name, group.name, group.name, "r_in")
+
+
+def _dense_entry(
+    synapses: DenseSynapses, node: str, source: str, target: str, port: str
+) -> dict[str, Any]:
     return {
-        "node": group.nodes[0],
-        "source": group.synaptic.source,
-        "target": group.name,
+        "node": node,
+        "source": source,
+        "target": target,
+        "port": port,
         "shape": list(synapses.weights.shape),
         "sign_mode": "MIXED",
         "num_weight_bits": synapses.num_weight_bits,
@@ -141,13 +168,13 @@ def _nodes(graph: Graph, partition: Partition) -> dict[str, Any]:
 
 def _node(graph: Graph, name: str, group: Group) -> dict[str, Any]:
     formats = graph.semantics.quantization[name]
-    spikes = isinstance(graph.nodes[name], Bernoulli)
+    node = graph.nodes[name]
     return {
-        "type": type(graph.nodes[name]).__name__,
+        "type": type(node).__name__,
         "group": group.name,
         "latency": group.latency,
-        "neurons": graph.nodes[name].output_shape[0],
-        "dtype": "uint8" if spikes else "int64",
-        "probability": spikes,
+        "neurons": node.output_shape[0],
+        "dtype": "uint8" if node.spikes else "int64",
+        "probability": isinstance(node, Bernoulli),
         **formats.to_dict(),
     }

@@ -16,16 +16,20 @@ import numpy.typing as npt
 
 from pspike_deploy.exporters.lava.groups import READOUT, SOURCE, Group
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.neurons import TWO_STATE_COEFFICIENTS, TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
     Quantize,
+    SoftmaxSum,
     Sum,
+    TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 
@@ -86,7 +90,8 @@ def operation_of(graph: Graph, name: str, group: Group) -> Operation:
 def program(graph: Graph, group: Group) -> list[dict[str, Any]]:
     """The program of a group as plain data, without the parameter arrays.
 
-    An input ``@a_in`` or ``@x_in`` is what arrived at that port; all others are nodes of the group.
+    An input ``@a_in``, ``@x_in`` or ``@r_in`` is what arrived at that port; all others are nodes of
+    the group.
     """
     entries = []
     for name in group.nodes:
@@ -117,7 +122,8 @@ def _inputs(graph: Graph, name: str, group: Group) -> list[str]:
         return []
     if group.synaptic is not None and name == group.nodes[0]:
         return ["@a_in"]
-    return [source if source in group.nodes else "@x_in" for source in graph.sources(name)]
+    inputs = [source if source in group.nodes else "@x_in" for source in graph.sources(name)]
+    return [*inputs, "@r_in"] if group.recurrent and name == group.name else inputs
 
 
 def _shift(values: IntArray) -> Shift:
@@ -203,6 +209,58 @@ def _(node: Activation, place: Place) -> Operation:
 @_operation.register
 def _(node: Sum, place: Place) -> Operation:
     return Operation("Sum", {"bits": place.formats.output.bits})
+
+
+@_operation.register
+def _(node: TwoStateNeuron, place: Place) -> Operation:
+    point = place.f("state")
+    arrays = {field: _integers(getattr(node, field)) for field in TWO_STATE_VECTORS}
+    settings: dict[str, Any] = {
+        f"{field}_shift": _shift(place.f(field)) for field in TWO_STATE_COEFFICIENTS
+    }
+    if node.is_recurrent:
+        settings["recurrent_shift"] = _shift(place.f("recurrent_gain") - point)
+        arrays["recurrent_gain"] = _integers(node.recurrent_gain)
+    settings |= {
+        "point_shift": _shift(point),
+        **_start(node, place),
+        "state_bits": place.formats.tensors["state"].bits,
+        "order": node.order,
+        "reset": node.reset,
+        "tie": node.tie,
+    }
+    return Operation("TwoStateNeuron", settings, arrays, state_words=4)
+
+
+@_operation.register
+def _(node: LeakyIntegrator, place: Place) -> Operation:
+    settings = {
+        "decay_shift": _shift(place.f("decay")),
+        "state_bits": place.formats.tensors["state"].bits,
+        **_start(node, place),
+    }
+    return Operation("LeakyIntegrator", settings, {"decay": _integers(node.decay)}, state_words=1)
+
+
+def _start(node: TwoStateNeuron | LeakyIntegrator, place: Place) -> dict[str, Any]:
+    """Site and shift of a random start; site -1 where states start at zero."""
+    site = -1 if node.noise_site is None else node.noise_site
+    noise_bits = place.graph.semantics.noise_bits
+    return {"site": site, "start_shift": _shift(noise_bits - place.f("state"))}
+
+
+@_operation.register
+def _(node: SoftmaxSum, place: Place) -> Operation:
+    return Operation(
+        "SoftmaxSum",
+        {
+            "interval_shift": _shift(place.f_in - node.table_step_bits),
+            "share_shift": _shift(place.f("state")),
+            "state_bits": place.formats.tensors["state"].bits,
+        },
+        {"table": _integers(node.table)},
+        state_words=1,
+    )
 
 
 @_operation.register

@@ -17,16 +17,20 @@ from pspike_deploy.exporters.lava.groups import READOUT, Group, Partition
 from pspike_deploy.exporters.lava.programs import Operation, operation_of
 from pspike_deploy.exporters.lava.refusals import Refusal
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import (
     ACTIVATION_KINDS,
     Activation,
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
+    SoftmaxSum,
     Sum,
+    TwoStateNeuron,
 )
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS
 
@@ -53,6 +57,8 @@ def format_problems(
             found += dense.payload_fits_message(group.name, graph.output_format(group.name).bits)
         if group.synaptic is not None:
             found += _dense_problems(graph, group.nodes[0], largest)
+        if group.recurrent:
+            found += _recurrent_problems(graph, group.name)
         for name in group.nodes:
             found += _node_problems(graph, name, group, largest)
     return found
@@ -63,7 +69,7 @@ def _largest_values(graph: Graph) -> dict[str, int]:
     # A register that wraps also reaches -2**(bits - 1).
     extra = 1 if graph.semantics.overflow == "wrap" else 0
     return {
-        name: 1 if isinstance(graph.nodes[name], Bernoulli) else q.output.limit + extra
+        name: 1 if graph.nodes[name].spikes else q.output.limit + extra
         for name, q in graph.semantics.quantization.items()
     }
 
@@ -77,6 +83,25 @@ def _dense_problems(graph: Graph, name: str, largest: Mapping[str, int]) -> list
         *dense.weights_fit_register(name, node.weight, bits),
         *dense.sum_fits_int32(name, node.weight, bits, arriving),
     ]
+
+
+def _recurrent_problems(graph: Graph, name: str) -> list[Refusal]:
+    node = graph.nodes[name]
+    assert isinstance(node, TwoStateNeuron)
+    bits = graph.semantics.quantization[name].tensors["recurrent_weight"].bits
+    found = [
+        *dense.weights_fit_register(name, node.recurrent_weight, bits),
+        *dense.sum_fits_int32(name, node.recurrent_weight, bits, 1),
+    ]
+    if node.noise_site is not None:
+        found.append(
+            Refusal(
+                name,
+                "its first spikes are fractions, which synapses cannot carry",
+                "set the initial state of recurrent neurons to zero",
+            )
+        )
+    return found
 
 
 def _node_problems(
@@ -105,6 +130,7 @@ def _shift_in_range(name: str, node: Node, key: str, value: int | list[int]) -> 
     """Shifts are at most 62; only those of ``half_up`` may be negative."""
     low, high = int(np.min(value)), int(np.max(value))
     rounds_up = isinstance(node, ChannelAffine | Bernoulli | MeanPool)
+    rounds_up = rounds_up or key in ("start_shift", "recurrent_shift")
     least = -LONGEST_SHIFT if rounds_up else 0
     if low < least or high > LONGEST_SHIFT:
         yield Refusal(
@@ -173,6 +199,38 @@ def _(node: Activation, operation: Operation, graph: Graph, inputs: list[int]) -
 @_largest_intermediate.register
 def _(node: Sum, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     return sum(inputs)
+
+
+@_largest_intermediate.register
+def _(node: TwoStateNeuron, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    state = 1 << (int(operation.settings["state_bits"]) - 1)
+    peak = {name: _peak(array) for name, array in operation.parameters.items()}
+    amounts = sum(peak[name] for name in TWO_STATE_AMOUNTS)
+    products = sum(peak[name] for name in TWO_STATE_COEFFICIENTS) * (state + amounts)
+    damping = max(
+        (peak[k] * state >> int(np.min(operation.settings[f"{k}_shift"]))) * (state + amounts)
+        for k in ("k_u", "k_w")
+    )
+    spike = amounts << graph.semantics.noise_bits
+    returned = 0
+    if node.is_recurrent:
+        row = int(np.abs(node.recurrent_weight.astype(np.int64)).sum(axis=1).max(initial=0))
+        returned = row * peak["recurrent_gain"]
+    return max(products + inputs[0] + amounts + returned, damping, spike)
+
+
+@_largest_intermediate.register
+def _(node: LeakyIntegrator, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    state = 1 << (int(operation.settings["state_bits"]) - 1)
+    return _peak(operation.parameters["decay"]) * state + inputs[0]
+
+
+@_largest_intermediate.register
+def _(node: SoftmaxSum, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    table = _peak(operation.parameters["table"])
+    interval = 1 << min(LONGEST_SHIFT, max(0, int(np.max(operation.settings["interval_shift"]))))
+    share = table << (int(np.max(operation.settings["share_shift"])) + 2)
+    return max(2 * inputs[0], 2 * table * interval, share * node.shape[0])
 
 
 @_largest_intermediate.register

@@ -46,6 +46,8 @@ _PATTERNS: Final[dict[str, _Pattern]] = {
     "LeakyIntegrator": {"decay": _NEURONS},
     "SoftmaxSum": {"table": ("entries",)},
 }
+#: Fields that stand for something absent where they have no elements.
+MAY_BE_EMPTY: Final = ("table", "recurrent_weight", "recurrent_gain")
 _KINDS: Final = {
     "Array": "array",
     "Shape": "shape",

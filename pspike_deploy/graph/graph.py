@@ -109,6 +109,11 @@ class Graph:
         return {name: node.site for name, node in found if isinstance(node, Bernoulli)}
 
     @property
+    def spiking(self) -> tuple[str, ...]:
+        """Names of the nodes that send binary spikes, in topological order."""
+        return tuple(name for name in self.order if self.nodes[name].spikes)
+
+    @property
     def noise_sites(self) -> dict[str, int]:
         """Number of every site that draws noise, in topological order; see Node.noise_site."""
         found = ((name, self.nodes[name].noise_site) for name in self.order)
@@ -179,6 +184,18 @@ class Graph:
                 edges.append((name, target))
             else:
                 edges.append((origin, target))
+        return replace(self, nodes=nodes, edges=tuple(edges))
+
+    def with_inserted_before(self, before: str, name: str, node: Node) -> Graph:
+        """A copy with ``node`` between a single-input node and its source."""
+        nodes: dict[str, Node] = {}
+        for other, existing in self.nodes.items():
+            if other == before:
+                nodes[name] = node
+            nodes[other] = existing
+        edges: list[Edge] = []
+        for origin, target in self.edges:
+            edges += [(origin, name), (name, target)] if target == before else [(origin, target)]
         return replace(self, nodes=nodes, edges=tuple(edges))
 
     # --- files and other formats -----------------------------------------------------------

@@ -13,7 +13,14 @@ import numpy as np
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import Bernoulli, ChannelAffine, DiagonalSSM, MeanPool
+from pspike_deploy.graph.nodes import (
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    LeakyIntegrator,
+    MeanPool,
+    TwoStateNeuron,
+)
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
 
 #: Largest right and left shift of an accumulator.
@@ -22,6 +29,11 @@ MOST_LEFT_SHIFT: Final = 14
 
 #: Bits of magnitude that a product may have.
 PRODUCT_BITS: Final = 62
+
+_MULTIPLYING: Final = (
+    *(ChannelAffine, Bernoulli, MeanPool, DiagonalSSM),
+    *(TwoStateNeuron, LeakyIntegrator),
+)
 
 
 def require_int64(graph: Graph) -> None:
@@ -49,7 +61,7 @@ def int64_problems(graph: Graph) -> Iterator[tuple[str, str]]:
             if form.bits > ACCUMULATOR_BITS:
                 yield name, f"register {register!r} has {form.bits} bits"
         node = graph.nodes[name]
-        if isinstance(node, ChannelAffine | Bernoulli | MeanPool | DiagonalSSM):
+        if isinstance(node, _MULTIPLYING):
             source = graph.output_format(graph.sources(name)[0])
             yield from _shifts_and_products(graph, name, source)
 
@@ -57,7 +69,13 @@ def int64_problems(graph: Graph) -> Iterator[tuple[str, str]]:
 def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tuple[str, str]]:
     node, formats = graph.nodes[name], graph.semantics.quantization[name]
     tensors = formats.tensors
-    if isinstance(node, DiagonalSSM):
+    if isinstance(node, TwoStateNeuron):
+        factors = max(form.bits for form in tensors.values()) + tensors["state"].bits
+        gain = tensors.get("recurrent_gain", tensors["state"])
+        shifts = gain.fractions() - tensors["state"].fractions()
+    elif isinstance(node, LeakyIntegrator):
+        factors, shifts = tensors["decay"].bits + tensors["state"].bits, np.asarray(0)
+    elif isinstance(node, DiagonalSSM):
         factors = max(tensors["a_bar"].bits, tensors["c"].bits) + tensors["state"].bits
         shifts = np.asarray(0)
     elif isinstance(node, MeanPool):

@@ -12,11 +12,11 @@ from typing import ClassVar, Final
 
 from pspike_deploy.graph.node import Array, Node, Shape
 
-#: Fields of :class:`TwoStateNeuron` with one number per neuron.
-TWO_STATE_VECTORS: Final = (
-    *("a_uu", "a_uw", "a_wu", "a_ww", "f_u", "f_w", "reset_by", "threshold"),
-    *("r_decay", "r_jump", "k_u", "k_w"),
-)
+#: Fields of :class:`TwoStateNeuron` with one number per neuron: those that multiply a state, and
+#: those that are added to one or compared with it.
+TWO_STATE_COEFFICIENTS: Final = ("a_uu", "a_uw", "a_wu", "a_ww", "r_decay", "k_u", "k_w")
+TWO_STATE_AMOUNTS: Final = ("f_u", "f_w", "reset_by", "threshold", "r_jump")
+TWO_STATE_VECTORS: Final = (*TWO_STATE_COEFFICIENTS, *TWO_STATE_AMOUNTS)
 #: What the update of w sees; see :class:`TwoStateNeuron`.
 ORDERS: Final = ("second_first", "together", "membrane_first")
 #: ``soft``: the spike subtracts one step later; ``hard``: the membrane is 0 in the step of a spike.
@@ -86,6 +86,9 @@ class TwoStateNeuron(Node):
     def noise_site(self) -> int | None:
         return self.site if self.initial_state == "random" else None
 
+    def draws(self, steps: int) -> int:
+        return 3
+
     @property
     def is_recurrent(self) -> bool:
         """Whether spikes return through synapses."""
@@ -111,6 +114,9 @@ class LeakyIntegrator(Node):
     @property
     def noise_site(self) -> int | None:
         return self.site if self.initial_state == "random" else None
+
+    def draws(self, steps: int) -> int:
+        return 1
 
 
 @dataclass(frozen=True, eq=False)

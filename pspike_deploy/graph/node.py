@@ -37,6 +37,10 @@ class Node:
         """Number of the site that draws noise here, or None."""
         return None
 
+    def draws(self, steps: int) -> int:
+        """Draws per neuron at the noise site in a sample of so many steps."""
+        return steps
+
     def parameters(self) -> Iterator[tuple[str, Any]]:
         """Field names and values in the order of the constructor."""
         for field in fields(self):

@@ -19,8 +19,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from pspike_deploy.graph.neurons import LeakyIntegrator, SoftmaxSum, TwoStateNeuron
-from pspike_deploy.graph.node import Array, Node, Shape
+from pspike_deploy.graph.neurons import LeakyIntegrator as LeakyIntegrator
+from pspike_deploy.graph.neurons import SoftmaxSum as SoftmaxSum
+from pspike_deploy.graph.neurons import TwoStateNeuron as TwoStateNeuron
+from pspike_deploy.graph.node import Array as Array
+from pspike_deploy.graph.node import Node as Node
+from pspike_deploy.graph.node import Shape as Shape
 
 
 @dataclass(frozen=True, eq=False)

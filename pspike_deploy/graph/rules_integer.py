@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pspike_deploy.graph.dialect_types import INTEGER_TYPES
 from pspike_deploy.graph.findings import FileView, Found, NodeView, error, integer, is_text, shown
+from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 
 MIN_BITS: Final = 2
 #: The widest register: every integer, and the sum of two, fits 64 bits.
@@ -210,9 +211,6 @@ def _point_problems(node: NodeView, f: Mapping[str, npt.NDArray[np.int64]]) -> I
 
 _GAIN: Final = ("f_b = f_a + f_in", {"b": 1, "a": -1, "in": -1})
 _STATE_DRIVES: Final = ("f_in = f_state", {"in": 1, "state": -1})
-#: Tensors of a two-state neuron that are added to its states, and those that multiply them.
-_IN_STATE_UNITS: Final = ("f_u", "f_w", "reset_by", "threshold", "r_jump")
-_COEFFICIENTS: Final = ("a_uu", "a_uw", "a_wu", "a_ww", "r_decay", "k_u", "k_w")
 #: Laws of ``docs/semantics.md`` as signed sums that are zero, or not negative.
 _POINT_LAWS: Final[dict[str, tuple[tuple[str, dict[str, int]], ...]]] = {
     "Linear": (("f_weight = 0", {"weight": 1}), ("f_out = f_in", {"out": 1, "in": -1})),
@@ -231,8 +229,9 @@ _POINT_LAWS: Final[dict[str, tuple[tuple[str, dict[str, int]], ...]]] = {
     "TwoStateNeuron": (
         ("f_out = 0", {"out": 1}),
         _STATE_DRIVES,
-        *((f"f_{name} = f_state", {name: 1, "state": -1}) for name in _IN_STATE_UNITS),
-        *((f"f_{name} >= 0", {name: 1}) for name in _COEFFICIENTS),
+        *((f"f_{name} = f_state", {name: 1, "state": -1}) for name in TWO_STATE_AMOUNTS),
+        ("f_state >= 0", {"state": 1}),
+        *((f"f_{name} >= 0", {name: 1}) for name in TWO_STATE_COEFFICIENTS),
         ("f_recurrent_weight = 0", {"recurrent_weight": 1}),
     ),
     "LeakyIntegrator": (

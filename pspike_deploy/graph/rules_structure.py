@@ -14,7 +14,7 @@ from pspike_deploy.graph.core_types import (
     lengths,
     shape_text,
 )
-from pspike_deploy.graph.dialect_types import DIALECT_TYPES
+from pspike_deploy.graph.dialect_types import DIALECT_TYPES, MAY_BE_EMPTY
 from pspike_deploy.graph.findings import (
     FileView,
     Found,
@@ -191,10 +191,10 @@ def shapes_agree_within_the_node(file: FileView) -> Found:
 
 @error(fix="give every array at least one element")
 def population_has_neurons(file: FileView) -> Found:
-    """No node is empty; an activation's table may be."""
+    """No node is empty; tables and recurrent synapses may be absent."""
     for node in file.nodes:
         for name, array in node.arrays.items():
-            if array.size == 0 and name != "table":
+            if array.size == 0 and name not in MAY_BE_EMPTY:
                 yield node.path, f"{name} {shape_text(array.shape)} has no elements"
 
 

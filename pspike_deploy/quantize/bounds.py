@@ -8,27 +8,33 @@ rounding adds its worst case: half a unit per ``half_up``, one unit per product 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
     Input,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
     Output,
     Quantize,
+    SoftmaxSum,
     Sum,
+    TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
+from pspike_deploy.quantize.neuron_states import largest_state, state_bounds
 from pspike_deploy.quantize.ranges import Interval, interval
 
 
@@ -160,3 +166,37 @@ def _(node: MeanPool, formats: NodeQuantization, inputs: list[Interval], steps: 
     state = formats.tensors["state"]
     step = _widened(inputs[0], 0.5, state)
     return _Bound(_widened(step, 1.0, state), _load(step.magnitude * steps, state))
+
+
+@_bound.register
+def _(
+    node: TwoStateNeuron, formats: NodeQuantization, inputs: list[Interval], steps: int
+) -> _Bound:
+    state = formats.tensors["state"]
+    real: dict[str, Any] = {
+        field: formats.tensors[field].to_real(getattr(node, field))
+        for field in (*TWO_STATE_VECTORS, "recurrent_weight", "recurrent_gain")
+        if field in formats.tensors
+    }
+    # Five roundings meet in a membrane: four products, and the recurrent current.
+    bounds = state_bounds(
+        replace(node, **real), inputs[0].per_neuron, 5 * 2.0 ** -int(state.fractions())
+    )
+    width = len(node.a_uu)
+    return _Bound(Interval(np.zeros(width), np.ones(width)), _load(float(bounds.max()), state))
+
+
+@_bound.register
+def _(
+    node: LeakyIntegrator, formats: NodeQuantization, inputs: list[Interval], steps: int
+) -> _Bound:
+    state = formats.tensors["state"]
+    real = replace(node, decay=formats.tensors["decay"].to_real(node.decay))
+    step = _widened(inputs[0], 1.0, state)
+    return _Bound(interval(real, [step]), _load(largest_state(real, step.per_neuron), state))
+
+
+@_bound.register
+def _(node: SoftmaxSum, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+    found = Interval(np.zeros(node.shape), np.full(node.shape, float(steps)))
+    return _Bound(found, _load(found.magnitude, formats.tensors["state"]))

@@ -1,10 +1,11 @@
 """Choice of binary points for node outputs.
 
-Outputs that must share one binary point (all ends of a Sum, both sides of an Activation) form a
-class; a class gets as many fraction bits as its largest value allows. Where the guaranteed interval
-costs at most :data:`AFFORDABLE_BITS` more than the observed one, it decides; else the observed
-range with :data:`OBSERVED_MARGIN` decides, and the report says so. Whether a guarantee survives the
-rounding of parameters and results is judged afterwards (``bounds.py``).
+Outputs that must share one binary point (all ends of a Sum, both sides of an Activation, the input
+and the states of a neuron) form a class; a class gets as many fraction bits as its largest value
+allows. Where the guaranteed interval costs at most :data:`AFFORDABLE_BITS` more than the observed
+one, it decides; else the observed range with :data:`OBSERVED_MARGIN` decides, and the report says
+so. Whether a guarantee survives the rounding of parameters and results is judged afterwards
+(``bounds.py``).
 """
 
 from __future__ import annotations
@@ -17,19 +18,25 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS
 from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     DiagonalSSM,
     Input,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
     Output,
+    SoftmaxSum,
     Sum,
+    TwoStateNeuron,
 )
 from pspike_deploy.numerics.fixed_point import Format, fraction_bits_for
 from pspike_deploy.quantize.config import QuantConfig
+
+SPIKE_FORMAT: Final = Format(2, 0)
 
 #: Bits that a guarantee may cost against the observed range.
 AFFORDABLE_BITS: Final = 6
@@ -43,6 +50,11 @@ MOST_FRACTION_BITS: Final = 40
 #: Knots of an activation table per unit, as a power of two, and the range that it covers.
 TABLE_STEP_BITS: Final = 6
 TABLE_RANGE: Final = 8
+
+#: Range and format of the table of exp(-v), and format of sums of softmax probabilities.
+EXPONENTIAL_RANGE: Final = 16
+EXPONENTIAL_FORMAT: Final = Format(24, 22)
+SOFTMAX_FORMAT: Final = Format(48, 24)
 
 
 @dataclass(frozen=True)
@@ -72,11 +84,11 @@ def choose_output_formats(
     config: QuantConfig,
     reserve: Mapping[str, int] | None = None,
 ) -> dict[str, Choice]:
-    """Format of every graded output (not of spikes and synaptic sums).
+    """Format of every graded output (not of spikes and synaptic sums), and of neurons' states.
 
     Args:
         graph: folded float graph.
-        guaranteed, observed: largest magnitude per node.
+        guaranteed, observed: largest magnitude per node; of a neuron: of its states.
         steps: length of the sequences, for running sums.
         config: widths.
         reserve: bits to keep free above the magnitude, by node.
@@ -117,6 +129,11 @@ def _choose(guaranteed: float, observed: float, bits: int, reserve: int, most: i
 
 def _most_fraction_bits(node: Node, config: QuantConfig) -> int:
     """Most fraction bits of a node's output that its own parameters allow."""
+    if isinstance(node, TwoStateNeuron):  # what is added to a state has the state's format
+        amounts = max(float(np.abs(getattr(node, n)).max()) for n in TWO_STATE_AMOUNTS)
+        return fraction_bits_for(amounts, config.state_bits, most=config.state_bits - 2)
+    if isinstance(node, LeakyIntegrator):
+        return config.state_bits - 2
     if not isinstance(node, DiagonalSSM):
         return MOST_FRACTION_BITS
     # D has the output's format, and products with C are shifted right, never left.
@@ -134,7 +151,9 @@ def _classes(graph: Graph) -> list[list[str]]:
     leader = {
         name: name
         for name in graph.order
-        if not isinstance(graph.nodes[name], Input | Output | Bernoulli | Linear | MeanPool)
+        if not isinstance(
+            graph.nodes[name], Input | Output | Bernoulli | Linear | MeanPool | SoftmaxSum
+        )
     }
 
     def find(name: str) -> str:
@@ -144,7 +163,7 @@ def _classes(graph: Graph) -> list[list[str]]:
 
     for name in leader:
         node = graph.nodes[name]
-        if isinstance(node, Sum | Activation):
+        if isinstance(node, Sum | Activation | TwoStateNeuron | LeakyIntegrator):
             for source in graph.sources(name):
                 if source in leader:
                     leader[find(source)] = find(name)
@@ -152,6 +171,13 @@ def _classes(graph: Graph) -> list[list[str]]:
     for name in leader:
         groups.setdefault(find(name), []).append(name)
     return list(groups.values())
+
+
+def exponential_table(step_bits: int = TABLE_STEP_BITS) -> npt.NDArray[np.int32]:
+    """Samples of exp(-v) as integers, v = 0 … 16 at steps of 2**-step_bits; int32."""
+    v = np.arange(EXPONENTIAL_RANGE * 2**step_bits + 1) / 2.0**step_bits
+    table: npt.NDArray[np.int32] = EXPONENTIAL_FORMAT.to_integer(np.exp(-v)).astype(np.int32)
+    return table
 
 
 def gelu_table(fraction_bits: int, step_bits: int = TABLE_STEP_BITS) -> npt.NDArray[np.int32]:
@@ -175,3 +201,11 @@ def read_out_format(node: DiagonalSSM, config: QuantConfig) -> Format:
     magnitude = float(np.abs(node.c).max(initial=0.0))
     point = fraction_bits_for(magnitude, config.coefficient_bits, most=MOST_FRACTION_BITS)
     return Format(config.coefficient_bits, point)
+
+
+def weight_scale(weight: npt.NDArray[Any], bits: int) -> npt.NDArray[np.float64]:
+    """Worth of one unit of an integer weight, per neuron: the largest weight uses all bits."""
+    scale: npt.NDArray[np.float64] = np.abs(weight.astype(np.float64)).max(axis=1)
+    scale /= 2 ** (bits - 1) - 1
+    scale[scale == 0] = 1.0
+    return scale

@@ -18,36 +18,35 @@ from pspike_deploy.graph.nodes import (
     ChannelAffine,
     DiagonalSSM,
     Input,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
     Output,
     Quantize,
+    SoftmaxSum,
     Sum,
+    TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format, fraction_bits_for
+from pspike_deploy.quantize import neuron_integers
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.formats import (
+    EXPONENTIAL_FORMAT,
+    SOFTMAX_FORMAT,
+    SPIKE_FORMAT,
     TABLE_STEP_BITS,
     Choice,
+    exponential_table,
     gelu_table,
     read_out_format,
     state_format,
+    weight_scale,
 )
 
 #: Bits kept free in the accumulator when a gain is chosen.
 ACCUMULATOR_HEADROOM: Final = 2
-
-SPIKE_FORMAT: Final = Format(2, 0)
-
-
-def weight_scale(weight: npt.NDArray[Any], bits: int) -> npt.NDArray[np.float64]:
-    """Worth of one unit of an integer weight, per neuron: the largest weight uses all bits."""
-    scale: npt.NDArray[np.float64] = np.abs(weight.astype(np.float64)).max(axis=1)
-    scale /= 2 ** (bits - 1) - 1
-    scale[scale == 0] = 1.0
-    return scale
 
 
 @dataclass
@@ -90,14 +89,14 @@ class Quantizer:
 
     # --- helpers ---------------------------------------------------------------------------
 
-    def _input(self, name: str) -> tuple[str, int, npt.NDArray[np.float64]]:
+    def arriving(self, name: str) -> tuple[str, int, npt.NDArray[np.float64]]:
         """Source node, its fraction bits, and what one unit of it is worth per neuron."""
         source = self.source.sources(name)[0]
         key = f"{source}_quantize" if source == self.source.input_name else source
         point = int(self.formats[key].output.fractions())
         return source, point, self.unit.get(source, np.ones(1))
 
-    def _store(self, name: str, tensor: str, real: npt.ArrayLike, form: Format) -> Any:
+    def store(self, name: str, tensor: str, real: npt.ArrayLike, form: Format) -> Any:
         """Integers of a tensor in the smallest dtype; notes the quantisation noise."""
         values = np.asarray(real, np.float64)
         integers = form.to_integer(values)
@@ -122,7 +121,7 @@ class Quantizer:
         self, name: str, a: npt.NDArray[Any], b: npt.NDArray[Any], target: int
     ) -> tuple[Any, Any, dict[str, Format]]:
         """Integer gain and offset per neuron; ``target``: fraction bits of what they make."""
-        source, point, unit = self._input(name)
+        source, point, unit = self.arriving(name)
         a = np.asarray(a, np.float64) * unit
         bits = self.config.coefficient_bits
         limit = 2.0 ** (ACCUMULATOR_BITS - 1 - ACCUMULATOR_HEADROOM)
@@ -137,7 +136,7 @@ class Quantizer:
             points.append(fraction_bits_for(abs(gain), bits, most=most))
         form_a = Format(bits, tuple(points))
         form_b = Format(ACCUMULATOR_BITS, tuple(p + point for p in points))
-        stored = self._store(name, "a", a, form_a), self._store(name, "b", b, form_b)
+        stored = self.store(name, "a", a, form_a), self.store(name, "b", b, form_b)
         return *stored, {"a": form_a, "b": form_b}
 
     def _integer_magnitude(self, source: str) -> float:
@@ -150,6 +149,16 @@ class Quantizer:
         # A register never holds more than its width, however large the values could get.
         key = f"{source}_quantize" if source == self.source.input_name else source
         return float(self.formats[key].output.limit)
+
+    def require_fraction(self, name: str, point: int, what: str) -> None:
+        if point < 0:
+            raise PspikeError(
+                "E-TARGET-UNSUPPORTED",
+                f"the {what} {name!r} has no fraction bits",
+                why=f"values that large leave {point} of them",
+                fix="give more state bits, or rescale the network",
+                where=name,
+            )
 
     # --- one method per node type ----------------------------------------------------------
 
@@ -166,12 +175,12 @@ class Quantizer:
 
     @convert.register
     def _(self, node: Linear, name: str) -> Node:
-        source, point, unit = self._input(name)
+        source, point, unit = self.arriving(name)
         weight = node.weight.astype(np.float64) * unit
         scale = weight_scale(weight, self.config.weight_bits)
         self.unit[name] = scale
         form = Format(self.config.weight_bits, 0)
-        integers = self._store(name, "weight", weight / scale[:, None], form)
+        integers = self.store(name, "weight", weight / scale[:, None], form)
         largest = np.abs(integers.astype(np.int64)).sum(axis=1).max(initial=0)
         total = float(largest) * self._integer_magnitude(source)
         width = 32 if total < 2**31 else ACCUMULATOR_BITS
@@ -193,7 +202,7 @@ class Quantizer:
 
     @convert.register
     def _(self, node: DiagonalSSM, name: str) -> Node:
-        _, point, _ = self._input(name)
+        _, point, _ = self.arriving(name)
         if point != 0:
             raise PspikeError(
                 "E-TARGET-UNSUPPORTED",
@@ -224,7 +233,7 @@ class Quantizer:
         self.formats[name] = NodeQuantization(output, tensors, "toward_zero")
         return DiagonalSSM(
             *(
-                self._store(name, field_, getattr(node, field_), tensors[field_])
+                self.store(name, field_, getattr(node, field_), tensors[field_])
                 for field_ in ("a_bar", "b_bar", "c", "d")
             )
         )
@@ -236,15 +245,7 @@ class Quantizer:
             self.formats[name] = NodeQuantization(output, {}, "toward_zero")
             return node
         point = int(output.fractions())
-        if point < 0:
-            raise PspikeError(
-                "E-TARGET-UNSUPPORTED",
-                f"the activation {name!r} has no fraction bits",
-                why=f"its values reach {self.choices[name].guaranteed:.4g} and have "
-                f"{output.bits} bits",
-                fix="give more state bits, or rescale the network",
-                where=name,
-            )
+        self.require_fraction(name, point, "activation")
         step_bits = min(TABLE_STEP_BITS, point)
         self.formats[name] = NodeQuantization(output, {"table": output}, "toward_zero")
         return Activation(node.kind, node.shape, gelu_table(point, step_bits), step_bits)
@@ -253,6 +254,31 @@ class Quantizer:
     def _(self, node: Sum, name: str) -> Node:
         self.formats[name] = NodeQuantization(self.choices[name].format, {}, "exact")
         return node
+
+    @convert.register
+    def _(self, node: TwoStateNeuron, name: str) -> Node:
+        return neuron_integers.two_state(self, node, name)
+
+    @convert.register
+    def _(self, node: LeakyIntegrator, name: str) -> Node:
+        return neuron_integers.leaky_integrator(self, node, name)
+
+    @convert.register
+    def _(self, node: SoftmaxSum, name: str) -> Node:
+        source, point, _ = self.arriving(name)
+        if isinstance(self.nodes[source], Linear):
+            raise PspikeError(
+                "E-TARGET-UNSUPPORTED",
+                f"the softmax {name!r} stands right behind synapses",
+                why="one unit of a synaptic sum has another worth in every neuron",
+                fix="put a gain or a leaky integrator in front of it",
+                where=name,
+            )
+        self.require_fraction(name, point, "softmax")
+        step_bits = min(TABLE_STEP_BITS, point)
+        tensors = {"table": EXPONENTIAL_FORMAT, "state": SOFTMAX_FORMAT}
+        self.formats[name] = NodeQuantization(SOFTMAX_FORMAT, tensors)
+        return SoftmaxSum(node.shape, exponential_table(step_bits), step_bits)
 
     @convert.register
     def _(self, node: MeanPool, name: str) -> Node:

@@ -19,9 +19,12 @@ from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
+    Input,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
+    TwoStateNeuron,
 )
 
 Pass = Callable[[Graph], Graph]
@@ -36,6 +39,7 @@ FOLDING: Final = (
     "fold_input_matrix",
     "balance_states",
     "split_affine",
+    "scale_currents",
 )
 
 #: Most powers of two by which a slow mode's state is scaled down. A mode that could grow further
@@ -144,6 +148,23 @@ def split_affine(graph: Graph) -> Graph:
             gain = ChannelAffine(np.ones(len(node.bias)), node.bias.astype(np.float64))
             graph = graph.with_inserted(name, f"{name}_gain", gain)
             graph = graph.with_nodes({name: Linear(node.weight)})
+    return graph
+
+
+@register
+def scale_currents(graph: Graph) -> Graph:
+    """A gain of one between integers (synapses, input, spikes) and the neuron that they drive.
+
+    The neuron adds its input to states of a binary point of their own; the gain carries it there.
+    """
+    for name, node in list(graph.nodes.items()):
+        if isinstance(node, TwoStateNeuron | LeakyIntegrator):
+            (source,) = graph.sources(name)
+            before = graph.nodes[source]
+            if isinstance(before, Linear | Input) or before.spikes:
+                width = node.input_shape[0]
+                gain = ChannelAffine(np.ones(width), np.zeros(width))
+                graph = graph.with_inserted_before(name, f"{name}_gain", gain)
     return graph
 
 

@@ -81,13 +81,14 @@ def quantize_folded(
     data = np.asarray(calibration)
     steps = data.shape[1] if data.ndim > 1 else 0
     observed = ranges.observed(graph, data, CALIBRATION_SEED, device=device)
-    input_range = observed[graph.input_name]
-    guaranteed = ranges.magnitudes(ranges.guaranteed(graph, input_range))
+    input_range = observed.outputs[graph.input_name]
+    intervals = ranges.guaranteed(graph, input_range)
+    # What a neuron's format has to hold are its states, not its spikes.
+    guaranteed = ranges.magnitudes(intervals) | ranges.guaranteed_states(graph, intervals)
+    reached = ranges.magnitudes(observed.outputs) | observed.states
     reserve: dict[str, int] = {}
     for _ in range(MOST_ROUNDS):
-        choices = choose_output_formats(
-            graph, guaranteed, ranges.magnitudes(observed), steps, config, reserve
-        )
+        choices = choose_output_formats(graph, guaranteed, reached, steps, config, reserve)
         work = Quantizer(graph, config, choices)
         integer = work.graph()
         broken = overflowing_nodes(integer, input_range, steps)

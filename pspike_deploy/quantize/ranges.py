@@ -22,13 +22,17 @@ from pspike_deploy.graph.nodes import (
     ChannelAffine,
     DiagonalSSM,
     Input,
+    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
     Output,
+    SoftmaxSum,
     Sum,
+    TwoStateNeuron,
 )
 from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.quantize.neuron_states import geometric, largest_state
 from pspike_deploy.simulators import layerwise, reference
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,9 +49,14 @@ class Interval:
     high: FloatArray
 
     @property
+    def per_neuron(self) -> FloatArray:
+        """Largest absolute value, (neurons,)."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
     def magnitude(self) -> float:
         """Largest absolute value over all neurons."""
-        return float(max(np.abs(self.low).max(initial=0.0), np.abs(self.high).max(initial=0.0)))
+        return float(self.per_neuron.max(initial=0.0))
 
 
 def guaranteed(graph: Graph, input_range: Interval) -> dict[str, Interval]:
@@ -62,12 +71,30 @@ def guaranteed(graph: Graph, input_range: Interval) -> dict[str, Interval]:
     return found
 
 
+def guaranteed_states(graph: Graph, outputs: Mapping[str, Interval]) -> dict[str, float]:
+    """Largest magnitude of the states of every neuron node, given all intervals; may be inf."""
+    return {
+        name: largest_state(node, outputs[graph.sources(name)[0]].per_neuron)
+        for name, node in graph.nodes.items()
+        if isinstance(node, TwoStateNeuron | LeakyIntegrator)
+    }
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What calibration runs reached: intervals of outputs, largest magnitudes of states."""
+
+    outputs: dict[str, Interval]
+    states: dict[str, float]
+
+
 def observed(
     graph: Graph, x: npt.ArrayLike, seed: int, draws: int = 1, device: str = "auto"
-) -> dict[str, Interval]:
+) -> Observed:
     """Smallest and largest output of every node over calibration runs of the reference."""
     names = layerwise.recordable(graph)
     result: dict[str, Interval] = {}
+    states: dict[str, float] = {}
     for draw in range(draws):
         recording = reference.run(
             graph, x, noise=Noise.philox(seed), draw=draw, record=names, device=device
@@ -79,9 +106,11 @@ def observed(
             result[name] = Interval(
                 np.minimum(here.low, before.low), np.maximum(here.high, before.high)
             )
+        for name, peak in recording.run["state_peaks"].items():
+            states[name] = max(peak, states.get(name, 0.0))
     data = np.asarray(x, np.float64)
     result[graph.input_name] = Interval(data.min(axis=(0, 1)), data.max(axis=(0, 1)))
-    return result
+    return Observed(result, states)
 
 
 def magnitudes(intervals: Mapping[str, Interval]) -> dict[str, float]:
@@ -161,3 +190,24 @@ def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
         scale * (np.minimum(kernel, 0).sum(axis=0) - tail),
         scale * (np.maximum(kernel, 0).sum(axis=0) + tail),
     )
+
+
+@interval.register
+def _(node: TwoStateNeuron, inputs: list[Interval]) -> Interval:
+    width = len(node.a_uu)
+    return Interval(np.zeros(width), np.ones(width))
+
+
+@interval.register
+def _(node: LeakyIntegrator, inputs: list[Interval]) -> Interval:
+    decay = np.abs(node.decay)
+    return Interval(
+        -geometric(decay, np.maximum(-inputs[0].low, 0)),
+        geometric(decay, np.maximum(inputs[0].high, 0)) + (node.noise_site is not None),
+    )
+
+
+@interval.register
+def _(node: SoftmaxSum, inputs: list[Interval]) -> Interval:
+    classes = node.shape[0]  # the sum of one step; the register holds many
+    return Interval(np.zeros(classes), np.ones(classes))

@@ -26,13 +26,20 @@ def export_table(summary: Mapping[str, Any]) -> Table:
     if summary["lava"] is not None:
         table.add_row("Lava", _lava(summary["lava"]))
     verification = summary["verification"]
-    table.add_row(
-        "probabilities",
-        f"|p - q| at most {verification['max_abs_dp']:.2g}, "
-        f"mean {verification['mean_abs_dp']:.2g}; "
-        f"{verification['coupled_mismatches']} of the spikes differ under common noise, "
-        f"{verification['expected_mismatches']:.1f} expected",
-    )
+    if "T0" in verification["tests"]:
+        table.add_row(
+            "probabilities",
+            f"|p - q| at most {verification['max_abs_dp']:.2g}, "
+            f"mean {verification['mean_abs_dp']:.2g}; "
+            f"{verification['coupled_mismatches']} of the spikes differ under common noise, "
+            f"{verification['expected_mismatches']:.1f} expected",
+        )
+    for number, layer in enumerate(verification["layer_rates"]):
+        table.add_row(
+            "" if number else "rates",
+            f"{layer['node']}: float {layer['rate']:.4f}, integer {layer['integer_rate']:.4f} per "
+            f"step; {100 * layer['flips'] / layer['spikes']:.2f} % of the steps differ",
+        )
     colour = {"equivalent": "green", "different": "red"}.get(verification["verdict"], "yellow")
     tests = ", ".join(verification["tests"])
     table.add_row("verdict", f"[{colour}]{verification['verdict']}[/{colour}] ({tests})")

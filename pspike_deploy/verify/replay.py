@@ -22,20 +22,24 @@ from pspike_deploy.archives import read_arrays
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     NODE_TYPES,
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
+    LeakyIntegrator,
     Linear,
     Node,
+    SoftmaxSum,
+    TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import Format
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.interpreter import input_points, run_node, uniforms_of
-from pspike_deploy.simulators.interpreter_nodes import Machine, Unit
+from pspike_deploy.simulators.interpreter_nodes import Machine, Unit, half_up
 from pspike_deploy.verify.divergence import OUTPUTS, Divergence
 
 _FORMAT = "pspike-replay"
@@ -128,10 +132,14 @@ def replay_case(
         raise _not_replayable("the recording does not hold the sample", f"{divergence.sample}")
     node, neuron, row = graph.nodes[name], divergence.neuron, int(rows[0])
     inputs = _inputs(graph, a, name, row, steps, x)
-    if not isinstance(node, Linear):  # all others take one value per neuron
+    if isinstance(node, SoftmaxSum):  # the same for any order of the classes
+        inputs = [np.roll(source, -neuron, axis=1) for source in inputs]
+    elif not isinstance(node, Linear):  # all others take one value per neuron
         inputs = [source[:, neuron : neuron + 1] for source in inputs]
+    if isinstance(node, TwoStateNeuron) and node.is_recurrent:
+        inputs = [inputs[0] + _returned(graph, a, name, neuron, row, steps)]
     arrays = {f"input/{number}": source for number, source in enumerate(inputs)}
-    if isinstance(node, Bernoulli):
+    if node.noise_site is not None:
         arrays["uniforms"] = _uniforms(graph, a, node, divergence, noise)
     arrays |= _expected(a, divergence, row)
     points = input_points(graph, name)
@@ -207,6 +215,29 @@ def _(node: ChannelAffine | Bernoulli, neuron: int) -> Node:
 
 
 @only_neuron.register
+def _(node: SoftmaxSum, neuron: int) -> Node:
+    return node
+
+
+@only_neuron.register
+def _(node: LeakyIntegrator, neuron: int) -> Node:
+    return replace(node, decay=node.decay[neuron : neuron + 1])
+
+
+@only_neuron.register
+def _(node: TwoStateNeuron, neuron: int) -> Node:
+    """Alone, a neuron has no synapses to its layer: what they brought is part of its input."""
+    vectors: dict[str, Any] = {
+        name: getattr(node, name)[neuron : neuron + 1] for name in TWO_STATE_VECTORS
+    }
+    none: dict[str, Any] = {
+        "recurrent_weight": np.zeros((0, 0), "i1"),
+        "recurrent_gain": np.zeros(0, "i2"),
+    }
+    return replace(node, **vectors, **none)
+
+
+@only_neuron.register
 def _(node: DiagonalSSM, neuron: int) -> Node:
     here = slice(neuron, neuron + 1)
     return DiagonalSSM(node.a_bar[here], node.b_bar[here], node.c[here], node.d[here])
@@ -238,17 +269,34 @@ def _inputs(
     return found
 
 
-def _uniforms(
-    graph: Graph, a: Recording, node: Bernoulli, at: Divergence, noise: Noise | None
-) -> Array:
-    """Noise integers of one neuron, (step,)."""
+def _returned(graph: Graph, a: Recording, name: str, neuron: int, row: int, steps: int) -> Array:
+    """What recurrent synapses bring one neuron at every step, (step, 1), from recorded spikes."""
+    node, tensors = graph.nodes[name], graph.semantics.quantization[name].tensors
+    assert isinstance(node, TwoStateNeuron)
+    if name not in a.values:
+        raise _not_replayable("the spikes of the recurrent layer were not recorded", name)
+    before = np.zeros((steps, node.a_uu.size), np.int64)
+    before[1:] = a.values[name][row, : steps - 1]
+    sums = before @ node.recurrent_weight[neuron].astype(np.int64)
+    gain_point = tensors["recurrent_gain"].fraction_bits
+    point = gain_point[neuron] if isinstance(gain_point, tuple) else gain_point
+    shift = point - int(tensors["state"].fractions())
+    gain = int(node.recurrent_gain[neuron])
+    return np.array([[half_up(gain * int(total), shift)] for total in sums], np.int64)
+
+
+def _uniforms(graph: Graph, a: Recording, node: Node, at: Divergence, noise: Noise | None) -> Array:
+    """Noise integers of one neuron, (draw,): one per step, or those of a random start."""
     described = a.run.get("noise", {})
     if noise is None and described.get("kind") == "philox4x64-10":
         noise = Noise.philox(described["seed"])
     if noise is None:
         raise _not_replayable("the noise of the run was injected", "no noise was given")
     draw = uniforms_of(noise, int(a.run.get("draw", 0)), graph.semantics.noise_bits)
-    drawn = [draw(node.site, at.sample, t, at.neuron + 1)[-1] for t in range(at.step + 1)]
+    site = node.noise_site
+    assert site is not None
+    count = node.draws(at.step + 1)
+    drawn = [draw(site, at.sample, t, at.neuron + 1)[-1] for t in range(count)]
     return np.array(drawn, np.int64)
 
 
@@ -295,10 +343,10 @@ def _rebuild(
         for key, value in {**header, **arrays}.items()
         if key.startswith(prefix)
     }
-    if fields.get("shape", (1,)) != (1,):
+    if header["type"] != "SoftmaxSum" and fields.get("shape", (1,)) != (1,):
         raise ValueError(f"a case holds one neuron, not {fields['shape']}")
     node = NODE_TYPES[header["type"]](**fields)
-    uniforms = arrays["uniforms"].tolist() if isinstance(node, Bernoulli) else []
+    uniforms = arrays["uniforms"].tolist() if node.noise_site is not None else []
     machine = Machine(
         str(header["overflow"]),
         int(header["noise_bits"]),

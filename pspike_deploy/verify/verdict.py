@@ -3,7 +3,8 @@
 Until the statistical tests on sampled spikes exist, the verdict rests on three things: replays
 between integer backends must agree in every integer (T1a), the mean probability shift of every
 neuron must lie within the rate margin (T0), and mismatches under common random numbers are reported
-next to their expectation (T1b). ``tests`` names what ran.
+next to their expectation (T1b). Deterministic neurons have no probabilities; the mean rate of each
+of their layers must lie within the same margin (R). ``tests`` names what ran.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.simulators import fixed_point, interpreter, layerwise, reference
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.probabilities import ProbabilityComparison, compare_probabilities
+from pspike_deploy.verify.rates import LayerRate, compare_rates
 
 Verdict = Literal["equivalent", "different", "inconclusive"]
 
@@ -41,6 +43,7 @@ class Verification:
         probabilities: T0 and T1b on the given data.
         replays: T1a, integer backend against the fixed-point simulator, by backend.
         stress: largest |p - q| on each stress input (not judged).
+        rates: layers of deterministic neurons on the given data.
     """
 
     verdict: Verdict
@@ -49,6 +52,7 @@ class Verification:
     probabilities: ProbabilityComparison
     replays: Mapping[str, Comparison]
     stress: Mapping[str, float]
+    rates: tuple[LayerRate, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``verification.json``."""
@@ -59,6 +63,7 @@ class Verification:
             "probabilities": self.probabilities.to_dict(),
             "replays": {name: c.to_dict() for name, c in self.replays.items()},
             "stress": dict(self.stress),
+            "rates": [layer.to_dict() for layer in self.rates],
         }
 
 
@@ -87,7 +92,7 @@ def verify(
     noise = Noise.philox(seed)
     data = layerwise.checked_input(graph, x)
     indices = layerwise.sample_indices(samples, len(data))
-    probabilities = _replayed(graph, integer, data, indices, noise, device)
+    probabilities, rates = _replayed(graph, integer, data, indices, noise, device)
     comparisons = dict(replays or {})
     few = slice(0, INTERPRETER_SAMPLES)
     comparisons["interpreter"] = compare(
@@ -95,19 +100,22 @@ def verify(
         interpreter.run(integer, data[few], noise=noise, samples=indices[few]),
     )
     stress = {
-        name: _replayed(
-            graph, _saturating(integer), case, np.arange(len(case)), noise, device
-        ).max_abs_dp
+        name: _replayed(graph, _saturating(integer), case, np.arange(len(case)), noise, device)[
+            0
+        ].max_abs_dp
         for name, case in stress_inputs(data).items()
+        if graph.sites
     }
-    reasons = tuple(_reasons(probabilities, comparisons))
+    reasons = tuple(_reasons(probabilities, rates, comparisons))
+    statistics = (*(("T0", "T1b") if graph.sites else ()), *(("R",) if rates else ()))
     return Verification(
         verdict="different" if reasons else "equivalent",
         reasons=reasons,
-        tests=("T0", "T1b", *(f"T1a-{name}" for name in sorted(comparisons))),
+        tests=(*statistics, *(f"T1a-{name}" for name in sorted(comparisons))),
         probabilities=probabilities,
         replays=comparisons,
         stress=stress,
+        rates=rates,
     )
 
 
@@ -118,14 +126,14 @@ def _replayed(
     samples: npt.NDArray[np.int64],
     noise: Noise,
     device: str,
-) -> ProbabilityComparison:
-    """Run the reference, replay its spikes into the integer graph, compare the probabilities."""
-    sites = tuple(graph.sites)
-    expected = reference.run(graph, x, noise=noise, samples=samples, record=sites, device=device)
+) -> tuple[ProbabilityComparison, tuple[LayerRate, ...]]:
+    """Run the reference, replay its spikes into the integer graph, compare both sides."""
+    spiking = graph.spiking
+    expected = reference.run(graph, x, noise=noise, samples=samples, record=spiking, device=device)
     actual = fixed_point.run(
-        integer, x, noise=noise, samples=samples, record=sites, replay=expected.spikes
+        integer, x, noise=noise, samples=samples, record=spiking, replay=expected.spikes
     )
-    return compare_probabilities(expected, actual)
+    return compare_probabilities(expected, actual), compare_rates(expected, actual)
 
 
 def _saturating(integer: Graph) -> Graph:
@@ -151,8 +159,17 @@ def stress_inputs(x: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float6
     }
 
 
-def _reasons(probabilities: ProbabilityComparison, replays: Mapping[str, Comparison]) -> list[str]:
-    reasons = []
+def _reasons(
+    probabilities: ProbabilityComparison,
+    rates: tuple[LayerRate, ...],
+    replays: Mapping[str, Comparison],
+) -> list[str]:
+    reasons = [
+        f"mean rate of the layer {layer.node} outside the rate margin: "
+        f"{layer.rate:.4f}, in integers {layer.integer_rate:.4f}"
+        for layer in rates
+        if not layer.inside
+    ]
     for name, comparison in replays.items():
         if comparison.first_divergence is not None:
             reasons.append(f"integer replay, {name}: {comparison.first_divergence}")

@@ -80,7 +80,7 @@ class Network:
             sign_mode=SignMode.MIXED,
         )
         self.groups[dense["source"]].out.connect(synapses.s_in)
-        synapses.a_out.connect(self.groups[dense["target"]].a_in)
+        synapses.a_out.connect(getattr(self.groups[dense["target"]], dense["port"]))
         return synapses
 
     def _connect_graded(self, group):

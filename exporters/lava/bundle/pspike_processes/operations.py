@@ -93,6 +93,79 @@ def mean_pool(node, at, x):
     return (2 * node.state[0] + n) // (2 * n)
 
 
+def drawn(node, at, word, neurons):
+    """Noise integers of one state word at the start of a sample; zeros where nothing is drawn."""
+    if node.site < 0:
+        return np.zeros(neurons, np.int64)
+    return node.noise.integers(node.site, at._replace(step=word), neurons)
+
+
+def two_state(node, at, x, returned=None):
+    """Spiking neuron: states u, w, r and the last spike s in units of 2**-noise_bits.
+
+    ``returned``: sums of the recurrent synapses, which carry the spikes of the step before.
+    """
+    if at.step == 0:
+        u, w, s = (drawn(node, at, word, x.size) for word in range(3))
+        node.state[0] = half_up(u, node.start_shift)
+        node.state[1] = half_up(w, node.start_shift)
+        node.state[2], node.state[3] = 0, s
+    u, w, r, s = node.state
+
+    def amount(value):
+        return toward_zero(value * s, node.noise_bits)
+
+    def register(name, values):
+        return node.fit(name, values, node.state_bits, at)
+
+    m = u - amount(node.reset_by)
+    current = x
+    if returned is not None and at.step > 0:
+        current = x + half_up(node.recurrent_gain * returned, node.recurrent_shift)
+    kept = toward_zero(node.a_ww * w, node.a_ww_shift)
+    kept = kept - toward_zero(toward_zero(node.k_w * r, node.k_w_shift) * w, node.point_shift)
+    drive = toward_zero(node.a_uu * m, node.a_uu_shift) + amount(node.f_u) + current
+    drive = drive - toward_zero(toward_zero(node.k_u * r, node.k_u_shift) * m, node.point_shift)
+    if node.order == "second_first":
+        w = register("w", toward_zero(node.a_wu * u, node.a_wu_shift) + kept + amount(node.f_w))
+    u = register("u", drive + toward_zero(node.a_uw * w, node.a_uw_shift))
+    if node.order == "together":
+        w = register("w", toward_zero(node.a_wu * m, node.a_wu_shift) + kept + amount(node.f_w))
+    above = u - r - node.threshold
+    spikes = (above >= 0 if node.tie == "ge" else above > 0).astype(np.int64)
+    if node.reset == "hard":
+        u = u * (1 - spikes)
+    if node.order == "membrane_first":
+        w = register("w", toward_zero(node.a_wu * u, node.a_wu_shift) + kept + node.f_w * spikes)
+    r = register("r", toward_zero(node.r_decay * r, node.r_decay_shift) + node.r_jump * spikes)
+    node.state[:] = u, w, r, spikes << node.noise_bits
+    return spikes
+
+
+def leaky_integrator(node, at, x):
+    """Read-out neuron: u = fit(toward_zero(decay * u) + x); state (1, neurons)."""
+    if at.step == 0:
+        node.state[0] = half_up(drawn(node, at, 0, x.size), node.start_shift)
+    total = toward_zero(node.decay * node.state[0], node.decay_shift) + x
+    node.state[0] = node.fit("state", total, node.state_bits, at)
+    return node.state[0].copy()
+
+
+def softmax_sum(node, at, x):
+    """Sum of softmax over time, on the host: state (1, classes)."""
+    n, s = node.table.size - 1, node.interval_shift
+    below = x.max() - x
+    i = np.right_shift(below, s)
+    rest = below - np.left_shift(i, s)
+    left = np.minimum(i, n - 1)
+    rise = (node.table[left + 1] - node.table[left]) * rest
+    power = np.where(i >= n, 0, node.table[left] + toward_zero(rise, s))
+    whole = power.sum()
+    share = (2 * np.left_shift(power, node.share_shift) + whole) // (2 * whole)
+    node.state[0] = node.fit("state", node.state[0] + share, node.state_bits, at)
+    return node.state[0].copy()
+
+
 OPERATIONS = {
     "Synapses": synapses,
     "HostSynapses": host_synapses,
@@ -103,4 +176,7 @@ OPERATIONS = {
     "Gelu": gelu,
     "Sum": add,
     "MeanPool": mean_pool,
+    "TwoStateNeuron": two_state,
+    "LeakyIntegrator": leaky_integrator,
+    "SoftmaxSum": softmax_sum,
 }

@@ -1,0 +1,112 @@
+"""Integer form of neurons with states: factors of 16 bits, everything else in state units.
+
+The input arrives in state units, too: the gain in front of the neuron carries it there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.limits import MOST_RIGHT_SHIFT
+from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
+from pspike_deploy.graph.nodes import LeakyIntegrator, TwoStateNeuron
+from pspike_deploy.graph.semantics import NodeQuantization
+from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format, fraction_bits_for
+from pspike_deploy.quantize.formats import SPIKE_FORMAT, weight_scale
+
+if TYPE_CHECKING:
+    from pspike_deploy.quantize.integers import Quantizer
+
+
+def two_state(work: Quantizer, node: TwoStateNeuron, name: str) -> TwoStateNeuron:
+    """Integers of a layer of two-state neurons; notes its formats."""
+    state = work.choices[name].format
+    work.require_fraction(name, int(state.fractions()), "neuron")
+    _require_resolution(node, name, state)
+    if node.is_recurrent and node.noise_site is not None:
+        raise PspikeError(
+            "E-TARGET-UNSUPPORTED",
+            f"the recurrent neurons {name!r} start at random",
+            why="the fraction of a spike that a random start means cannot travel through synapses",
+            fix="set the initial state to zero",
+            where=name,
+        )
+    tensors: dict[str, Format] = {"state": state}
+    for field in TWO_STATE_COEFFICIENTS:
+        tensors[field] = _coefficient_format(work, getattr(node, field))
+    tensors |= dict.fromkeys(TWO_STATE_AMOUNTS, state)
+    arrays: dict[str, Any] = {
+        field: work.store(name, field, getattr(node, field), form)
+        for field, form in tensors.items()
+        if field != "state"
+    }
+    arrays |= _recurrent(work, node, name, tensors)
+    work.formats[name] = NodeQuantization(SPIKE_FORMAT, tensors, "toward_zero")
+    options = ("order", "reset", "tie", "initial_state", "site")
+    return TwoStateNeuron(**arrays, **{option: getattr(node, option) for option in options})
+
+
+def leaky_integrator(work: Quantizer, node: LeakyIntegrator, name: str) -> LeakyIntegrator:
+    """Integers of a leaky integrator; notes its formats."""
+    state = work.choices[name].format
+    tensors = {"decay": _coefficient_format(work, node.decay), "state": state}
+    decay = work.store(name, "decay", node.decay, tensors["decay"])
+    work.formats[name] = NodeQuantization(state, tensors, "toward_zero")
+    return LeakyIntegrator(decay, node.initial_state, node.site)
+
+
+def _coefficient_format(work: Quantizer, values: Any) -> Format:
+    bits = work.config.coefficient_bits
+    magnitude = float(np.abs(values).max(initial=0.0))
+    return Format(bits, fraction_bits_for(magnitude, bits, most=bits - 1))
+
+
+def _recurrent(
+    work: Quantizer, node: TwoStateNeuron, name: str, tensors: dict[str, Format]
+) -> dict[str, Any]:
+    """Weights and gain of the synapses from the layer to itself; adds their formats."""
+    if not node.is_recurrent:
+        return {"recurrent_weight": np.zeros((0, 0), np.int8), "recurrent_gain": np.zeros(0, "i2")}
+    weight = node.recurrent_weight.astype(np.float64)
+    scale = weight_scale(weight, work.config.weight_bits)
+    tensors["recurrent_weight"] = Format(work.config.weight_bits, 0)
+    stored = work.store(
+        name, "recurrent_weight", weight / scale[:, None], tensors["recurrent_weight"]
+    )
+    gain = node.recurrent_gain * scale
+    largest = np.maximum(np.abs(stored.astype(np.int64)).sum(axis=1), 1)
+    room = 2.0 ** (ACCUMULATOR_BITS - 2) / largest
+    bits, target = work.config.coefficient_bits, int(tensors["state"].fractions())
+    points = tuple(
+        fraction_bits_for(
+            abs(g),
+            bits,
+            most=min(
+                MOST_RIGHT_SHIFT + target,
+                int(np.floor(np.log2(r / abs(g)))) if g else bits - 1,
+            ),
+        )
+        for g, r in zip(gain.tolist(), room.tolist(), strict=True)
+    )
+    tensors["recurrent_gain"] = Format(bits, points)
+    return {
+        "recurrent_weight": stored,
+        "recurrent_gain": work.store(name, "recurrent_gain", gain, tensors["recurrent_gain"]),
+    }
+
+
+def _require_resolution(node: TwoStateNeuron, name: str, state: Format) -> None:
+    """A threshold that rounds to zero would fire at rest."""
+    lost = (node.threshold > 0) & (state.to_integer(node.threshold) == 0)
+    if lost.any():
+        raise PspikeError(
+            "E-TARGET-UNSUPPORTED",
+            f"the thresholds of {name!r} vanish in the registers of its states",
+            why=f"the states need a binary point of {state.fraction_bits}, and a threshold is "
+            f"{float(node.threshold[lost].min()):.4g}",
+            fix="give more state bits, or look for neurons whose membrane grows without limit",
+            where=name,
+        )

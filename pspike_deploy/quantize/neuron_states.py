@@ -1,0 +1,85 @@
+"""How large the states of neurons can get, from their parameters and the largest input alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.graph.nodes import LeakyIntegrator, TwoStateNeuron
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Steps of the impulse responses that are summed one by one; the rest is bounded geometrically.
+RESPONSE_STEPS: Final = 512
+
+
+def largest_state(node: TwoStateNeuron | LeakyIntegrator, current: FloatArray) -> float:
+    """Bound on every state of a neuron node; inf where there is none.
+
+    Args:
+        node: neurons, in real numbers.
+        current: largest |input| per neuron.
+    """
+    if isinstance(node, LeakyIntegrator):
+        return float((geometric(np.abs(node.decay), current) + 1.0).max(initial=0.0))
+    return float(state_bounds(node, current).max(initial=0.0))
+
+
+def geometric(decay: FloatArray, drive: FloatArray) -> FloatArray:
+    """drive (1 + decay + decay**2 + …); inf where the decay is not below 1."""
+    total: FloatArray = np.where(decay < 1, drive / np.where(decay < 1, 1 - decay, 1.0), np.inf)
+    return total
+
+
+def state_bounds(node: TwoStateNeuron, current: FloatArray, rounding: float = 0.0) -> FloatArray:
+    """Bound on all states of each neuron, (neurons,); inf where this cannot tell.
+
+    With its spikes taken as any numbers in [0, 1] a neuron with soft reset is linear, so the sums
+    of its absolute impulse responses bound it. Damping by the refractory state is not linear, and a
+    hard reset only where one state decays alone.
+
+    Args:
+        node: neurons, in real numbers.
+        current: largest |input| per neuron, recurrent synapses not included.
+        rounding: error that each update of a state may add.
+    """
+    damped = node.k_u.any() or node.k_w.any()
+    if damped or (node.reset == "hard" and (node.a_uw.any() or node.a_wu.any())):
+        return np.full(len(node.a_uu), np.inf)
+    if node.is_recurrent:
+        returned = np.abs(node.recurrent_gain[:, None] * node.recurrent_weight)
+        current = current + returned.sum(axis=1)
+    step, drive, spike = _linear_step(node)
+    noise = rounding * (1 + np.abs(node.a_uw) + np.abs(node.a_wu))
+    pulse = np.abs(drive) * current[:, None] + np.abs(spike) + noise[:, None]
+    total = np.ones((len(current), 2))  # a random start lies within [0, 1)
+    power = np.broadcast_to(np.eye(2), step.shape)
+    for _ in range(RESPONSE_STEPS):
+        total += np.einsum("nij,nj->ni", np.abs(power), pulse)
+        power = step @ power
+    shrink = np.abs(power).sum(axis=2).max(axis=1)
+    states = geometric(shrink, total.max(axis=1))
+    return np.maximum(states, geometric(np.abs(node.r_decay), np.abs(node.r_jump) + rounding))
+
+
+def _linear_step(node: TwoStateNeuron) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """One step as z' = M z + d x + e s with z = (u, w): arrays (n, 2, 2), (n, 2), (n, 2)."""
+    zero, one = np.zeros(len(node.a_uu)), np.ones(len(node.a_uu))
+    membrane = np.stack([node.a_uu, node.a_uw], axis=-1)
+    second = np.stack([node.a_wu, node.a_ww], axis=-1)
+    on_membrane = node.f_u - node.a_uu * node.reset_by
+    if node.order == "second_first":
+        membrane = np.stack([node.a_uu, zero], axis=-1) + node.a_uw[:, None] * second
+        drive = np.stack([one, zero], axis=-1)
+        spike = np.stack([on_membrane + node.a_uw * node.f_w, node.f_w], axis=-1)
+    elif node.order == "together":
+        drive = np.stack([one, zero], axis=-1)
+        spike = np.stack([on_membrane, node.f_w - node.a_wu * node.reset_by], axis=-1)
+    else:
+        second = node.a_wu[:, None] * membrane + np.stack([zero, node.a_ww], axis=-1)
+        drive = np.stack([one, node.a_wu], axis=-1)
+        # Two spikes act on w: the last one through u, and that of this step.
+        spike = np.stack([on_membrane, np.abs(node.a_wu * on_membrane) + np.abs(node.f_w)], axis=-1)
+    return np.stack([membrane, second], axis=1), drive, spike

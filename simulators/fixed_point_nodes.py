@@ -1,0 +1,347 @@
+"""The fixed-point simulator's node functions: ``docs/semantics.md`` on whole int64 arrays.
+
+Values are (sample, step, neuron). One function per node type, found by
+:func:`functools.singledispatch`; the loops of neurons with states are compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.neurons import ORDERS, TWO_STATE_COEFFICIENTS, TWO_STATE_VECTORS
+from pspike_deploy.graph.nodes import (
+    Activation,
+    Bernoulli,
+    ChannelAffine,
+    DiagonalSSM,
+    LeakyIntegrator,
+    Linear,
+    MeanPool,
+    Node,
+    Quantize,
+    SoftmaxSum,
+    Sum,
+    TwoStateNeuron,
+)
+from pspike_deploy.graph.semantics import NodeQuantization
+from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
+from pspike_deploy.numerics.noise import Noise
+
+IntArray = npt.NDArray[np.int64]
+Overflow = tuple[int, int, int, int]
+
+#: Largest sum of products that float64 arithmetic still adds up exactly.
+_EXACT_IN_FLOAT64: Final = 2**53
+
+
+@dataclass
+class Run:
+    """What the node functions need besides node and input; counts overflows."""
+
+    graph: Graph
+    noise: Noise
+    samples: IntArray
+    draw: int
+    record: Collection[str]
+    overflows: int = 0
+    probabilities: dict[str, IntArray] = field(default_factory=dict)
+
+    def count(self, name: str, overflows: int, first: Overflow, state: Format) -> None:
+        """Count overflows of states in a compiled loop, and end the run where the policy says so.
+
+        ``first``: row of the batch, step, neuron and value of the first one.
+        """
+        self.overflows += overflows
+        if overflows and self.graph.semantics.overflow == "error":
+            sample, step, neuron, value = first
+            place = (int(self.samples[sample]), step, neuron)
+            raise overflow_error(name, "state", place, value, state.bits)
+
+    def fit(
+        self, name: str, register: str, values: IntArray, bits: int, first_step: int = 0
+    ) -> IntArray:
+        """Apply the overflow policy to ``values`` of a register; axes (sample, step, neuron)."""
+        limit = 2 ** (bits - 1) - 1
+        outside = (values > limit) | (values < -limit)
+        if not outside.any():
+            return values
+        self.overflows += int(outside.sum())
+        policy = self.graph.semantics.overflow
+        if policy == "error":
+            sample, step, neuron = (int(i) for i in np.argwhere(outside)[0])
+            raise overflow_error(
+                name,
+                register,
+                (int(self.samples[sample]), first_step + step, neuron),
+                int(values[sample, step, neuron]),
+                bits,
+            )
+        if policy == "saturate":
+            return np.clip(values, -limit, limit)
+        wrapped: IntArray = ((values + 2 ** (bits - 1)) & (2**bits - 1)) - 2 ** (bits - 1)
+        return wrapped
+
+
+def overflow_error(
+    name: str, register: str, place: tuple[int, int, int], value: int, bits: int
+) -> PspikeError:
+    """The error for a value that left its register; ``place``: (sample, step, neuron)."""
+    return PspikeError(
+        "E-OVERFLOW",
+        f"register {register!r} of node {name!r} overflowed",
+        why=f"value {value} at sample {place[0]}, step {place[1]}, neuron {place[2]}; "
+        f"{bits} bits hold at most ±{2 ** (bits - 1) - 1}",
+        fix="calibrate on data that cover this case, or choose the overflow policy 'saturate'",
+        where=name,
+    )
+
+
+def evaluate(state: Run, name: str, inputs: Sequence[Any]) -> Any:
+    """Output of the node ``name`` from the outputs of its sources."""
+    node = state.graph.nodes[name]
+    formats = state.graph.semantics.quantization[name]
+    sources = state.graph.sources(name)
+    point = 0
+    if not isinstance(node, Quantize):
+        point = int(state.graph.output_format(sources[0]).fractions())
+    return _node(node, formats, inputs, point, name, state)
+
+
+@singledispatch
+def _node(
+    node: Node, formats: NodeQuantization, inputs: Sequence[Any], point: int, name: str, run: Run
+) -> Any:
+    """Output of a node from its inputs; ``point``: fraction bits of the input."""
+    raise PspikeError(
+        "E-TARGET-UNSUPPORTED",
+        f"the fixed-point simulator does not know {type(node).__name__}",
+        fix="fold or quantise the graph first",
+        where=name,
+    )
+
+
+def _half_up(values: IntArray, shift: npt.NDArray[np.int64]) -> IntArray:
+    """Divide by 2**shift, rounding halves up; a negative shift multiplies."""
+    right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
+    half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
+    return ((values << left) + half) >> right
+
+
+def _shift(formats: NodeQuantization, point: int, target: int) -> npt.NDArray[np.int64]:
+    return formats.tensors["a"].fractions() + point - target
+
+
+@_node.register
+def _(
+    node: Quantize, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    scale = 2.0 ** int(formats.output.fractions())
+    # Far outside any register, but inside int64: it is an overflow, not an undefined cast.
+    scaled = np.clip(np.floor(inputs[0] * scale + 0.5), -(2.0**62), 2.0**62)
+    integers = scaled.astype(np.int64)
+    return run.fit(name, "output", integers, formats.output.bits)
+
+
+@_node.register
+def _(node: Linear, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run) -> Any:
+    (x,) = inputs
+    weight = node.weight
+    largest = int(np.abs(weight.astype(np.int64)).sum(axis=1).max(initial=0))
+    if largest * int(np.abs(x).max(initial=0)) < _EXACT_IN_FLOAT64:
+        total = (x.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
+    else:
+        total = x @ weight.T.astype(np.int64)
+    return run.fit(name, "output", total, formats.output.bits)
+
+
+@_node.register
+def _(
+    node: ChannelAffine, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    total = inputs[0] * node.a.astype(np.int64) + node.b.astype(np.int64)
+    total = run.fit(name, "accumulator", total, ACCUMULATOR_BITS)
+    y = _half_up(total, _shift(formats, point, int(formats.output.fractions())))
+    return run.fit(name, "output", y, formats.output.bits)
+
+
+@_node.register
+def _(
+    node: Bernoulli, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    bits = run.graph.semantics.noise_bits
+    total = inputs[0] * node.a.astype(np.int64) + node.b.astype(np.int64)
+    total = run.fit(name, "accumulator", total, ACCUMULATOR_BITS)
+    code = np.clip(_half_up(total, _shift(formats, point, bits)), 0, 2**bits)
+    if name in run.record:
+        run.probabilities[name] = code
+    _, steps, neurons = code.shape
+    uniform = run.noise.integers(node.site, run.samples, steps, neurons, bits, run.draw)
+    return (uniform < code).astype(np.int64)
+
+
+@_node.register
+def _(
+    node: Activation, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    (x,) = inputs
+    if node.kind == "relu":
+        return np.maximum(x, 0)
+    shift = point - node.table_step_bits
+    table = np.append(node.table.astype(np.int64), 0)
+    intervals = len(node.table) - 1
+    magnitude = np.abs(x)
+    index = np.minimum(magnitude >> shift, intervals)
+    rest = magnitude & ((1 << shift) - 1)
+    rise = (table[index + 1] - table[index]) * rest
+    correction = table[index] + np.sign(rise) * (np.abs(rise) >> shift)
+    return np.maximum(x, 0) - np.where(index < intervals, correction, 0)
+
+
+@_node.register
+def _(node: Sum, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run) -> Any:
+    return run.fit(name, "output", sum(inputs[1:], inputs[0]), formats.output.bits)
+
+
+@_node.register
+def _(
+    node: MeanPool, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    state = formats.tensors["state"]
+    x = _half_up(inputs[0], np.asarray(point - int(state.fractions())))
+    total = _running_sum(x, state, name, run)
+    count = np.arange(1, x.shape[1] + 1)[None, :, None]
+    return (2 * total + count) // (2 * count)
+
+
+def _running_sum(x: IntArray, state: Format, name: str, run: Run) -> IntArray:
+    """Running sum that applies the overflow policy at every step."""
+    total: IntArray = np.cumsum(x, axis=1)
+    if (np.abs(total) <= state.limit).all():
+        return total
+    current = np.zeros_like(x[:, 0])
+    for step in range(x.shape[1]):
+        summed = (current + x[:, step])[:, None]
+        current = run.fit(name, "state", summed, state.bits, step)[:, 0]
+        total[:, step] = current
+    return total
+
+
+@_node.register
+def _(
+    node: DiagonalSSM, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    from pspike_deploy.simulators.kernels import diagonal_ssm
+
+    tensors = formats.tensors
+    read_shift = (
+        int(tensors["c"].fractions())
+        + int(tensors["state"].fractions())
+        - int(formats.output.fractions())
+    )
+    y, overflows, first = diagonal_ssm(
+        np.ascontiguousarray(inputs[0]),
+        a_bar=np.ascontiguousarray(node.a_bar, np.int64),
+        b_bar=np.ascontiguousarray(node.b_bar, np.int64),
+        c=np.ascontiguousarray(node.c, np.int64),
+        d=np.ascontiguousarray(node.d, np.int64),
+        decay_shift=int(tensors["a_bar"].fractions()),
+        read_shift=read_shift,
+        state_bits=tensors["state"].bits,
+        wrap=run.graph.semantics.overflow == "wrap",
+    )
+    run.count(name, overflows, first, tensors["state"])
+    return run.fit(name, "output", y, formats.output.bits)
+
+
+def _start(node: TwoStateNeuron | LeakyIntegrator, point: int, words: int, run: Run) -> IntArray:
+    """Noise integers of a random start (sample, word, neuron), in state units; else zeros."""
+    (width,) = node.input_shape
+    if node.noise_site is None:
+        return np.zeros((len(run.samples), words, width), np.int64)
+    bits = run.graph.semantics.noise_bits
+    drawn = run.noise.integers(node.noise_site, run.samples, words, width, bits, run.draw)
+    return _half_up(drawn, np.asarray(bits - point))
+
+
+@_node.register
+def _(
+    node: TwoStateNeuron, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    from pspike_deploy.simulators.neuron_kernels import two_state
+
+    tensors, semantics = formats.tensors, run.graph.semantics
+    start = _start(node, point, 3, run)
+    if node.noise_site is not None:  # a fraction of a spike keeps all its bits
+        bits = semantics.noise_bits
+        width = node.input_shape[0]
+        drawn = run.noise.integers(node.noise_site, run.samples, 3, width, bits, run.draw)
+        start[:, 2] = drawn[:, 2]
+    gain_shift = np.zeros(0, np.int64)
+    if node.is_recurrent:
+        gain_shift = tensors["recurrent_gain"].fractions() - point
+        gain_shift = np.broadcast_to(gain_shift, node.recurrent_gain.shape)
+    spikes, overflows, first = two_state(
+        np.ascontiguousarray(inputs[0]),
+        start,
+        synapses=np.ascontiguousarray(node.recurrent_weight.T, np.int64),
+        gain=node.recurrent_gain.astype(np.int64),
+        gain_shift=np.ascontiguousarray(gain_shift),
+        vectors=np.stack([getattr(node, f).astype(np.int64) for f in TWO_STATE_VECTORS]),
+        shifts=tuple(int(tensors[f].fractions()) for f in TWO_STATE_COEFFICIENTS),
+        options=(
+            ORDERS.index(node.order),
+            int(node.reset == "hard"),
+            int(node.tie == "ge"),
+            semantics.noise_bits,
+            point,
+            tensors["state"].bits,
+            int(semantics.overflow == "wrap"),
+        ),
+    )
+    run.count(name, overflows, first, tensors["state"])
+    return spikes
+
+
+@_node.register
+def _(
+    node: LeakyIntegrator, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    from pspike_deploy.simulators.neuron_kernels import leaky_integrator
+
+    state = formats.tensors["state"]
+    y, overflows, first = leaky_integrator(
+        np.ascontiguousarray(inputs[0]),
+        _start(node, point, 1, run)[:, 0],
+        decay=node.decay.astype(np.int64),
+        shift=int(formats.tensors["decay"].fractions()),
+        bits=state.bits,
+        wrap=run.graph.semantics.overflow == "wrap",
+    )
+    run.count(name, overflows, first, state)
+    return y
+
+
+@_node.register
+def _(
+    node: SoftmaxSum, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    (x,) = inputs
+    state = formats.tensors["state"]
+    shift = point - node.table_step_bits
+    table = np.append(node.table.astype(np.int64), 0)
+    intervals = len(node.table) - 1
+    below = x.max(axis=-1, keepdims=True) - x
+    index = np.minimum(below >> shift, intervals)
+    rise = (table[index + 1] - table[index]) * (below & ((1 << shift) - 1))
+    power = np.where(index < intervals, table[index] + np.sign(rise) * (np.abs(rise) >> shift), 0)
+    total = power.sum(axis=-1, keepdims=True)
+    share = ((power << int(state.fractions() + 1)) + total) // (2 * total)
+    return _running_sum(share, state, name, run)
