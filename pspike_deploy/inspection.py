@@ -5,18 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import (
-    DiagonalSSM,
-    LeakyIntegrator,
-    MeanPool,
-    Node,
-    SoftmaxSum,
-    TwoStateNeuron,
-    parameter_count,
-)
+from pspike_deploy.graph.nodes import parameter_count
 
 
 def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
@@ -35,7 +25,7 @@ def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
         "digest": graph.digest,
         "kind": "integer graph" if graph.is_integer else "float graph",
         "parameters": graph.parameters,
-        "states": sum(_states(node) for node in graph.nodes.values()),
+        "states": sum(node.state_words for node in graph.nodes.values()),
         "sampling_sites": len(graph.sites),
         **more,
         "nodes": [_row(graph, name) for name in graph.order],
@@ -66,18 +56,6 @@ def _row(graph: Graph, name: str) -> dict[str, Any]:
         "type": type(node).__name__,
         "output_shape": list(node.output_shape),
         "parameters": parameter_count(node),
-        "states": _states(node),
+        "states": node.state_words,
         "format": form,
     }
-
-
-def _states(node: Node) -> int:
-    """Real state words of a node."""
-    if isinstance(node, DiagonalSSM):
-        return 2 * node.modes * len(node.d)
-    if isinstance(node, TwoStateNeuron):
-        refractory = bool(node.r_jump.any())
-        return (2 + refractory) * len(node.a_uu)
-    if isinstance(node, LeakyIntegrator):
-        return len(node.decay)
-    return int(np.prod(node.shape)) if isinstance(node, MeanPool | SoftmaxSum) else 0

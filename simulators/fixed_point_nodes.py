@@ -112,11 +112,11 @@ def evaluate(state: Run, name: str, inputs: Sequence[Any]) -> Any:
     point = 0
     if not isinstance(node, Quantize):
         point = int(state.graph.output_format(sources[0]).fractions())
-    return _node(node, formats, inputs, point, name, state)
+    return node_output(node, formats, inputs, point, name, state)
 
 
 @singledispatch
-def _node(
+def node_output(
     node: Node, formats: NodeQuantization, inputs: Sequence[Any], point: int, name: str, run: Run
 ) -> Any:
     """Output of a node from its inputs; ``point``: fraction bits of the input."""
@@ -139,7 +139,7 @@ def _shift(formats: NodeQuantization, point: int, target: int) -> npt.NDArray[np
     return formats.tensors["a"].fractions() + point - target
 
 
-@_node.register
+@node_output.register
 def _(
     node: Quantize, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
@@ -150,7 +150,7 @@ def _(
     return run.fit(name, "output", integers, formats.output.bits)
 
 
-@_node.register
+@node_output.register
 def _(node: Linear, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run) -> Any:
     (x,) = inputs
     weight = node.weight
@@ -162,7 +162,7 @@ def _(node: Linear, formats: NodeQuantization, inputs: Any, point: int, name: st
     return run.fit(name, "output", total, formats.output.bits)
 
 
-@_node.register
+@node_output.register
 def _(
     node: ChannelAffine, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
@@ -172,7 +172,7 @@ def _(
     return run.fit(name, "output", y, formats.output.bits)
 
 
-@_node.register
+@node_output.register
 def _(
     node: Bernoulli, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
@@ -187,7 +187,7 @@ def _(
     return (uniform < code).astype(np.int64)
 
 
-@_node.register
+@node_output.register
 def _(
     node: Activation, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
@@ -205,12 +205,12 @@ def _(
     return np.maximum(x, 0) - np.where(index < intervals, correction, 0)
 
 
-@_node.register
+@node_output.register
 def _(node: Sum, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run) -> Any:
     return run.fit(name, "output", sum(inputs[1:], inputs[0]), formats.output.bits)
 
 
-@_node.register
+@node_output.register
 def _(
     node: MeanPool, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
@@ -234,7 +234,7 @@ def _running_sum(x: IntArray, state: Format, name: str, run: Run) -> IntArray:
     return total
 
 
-@_node.register
+@node_output.register
 def _(
     node: DiagonalSSM, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
@@ -271,7 +271,7 @@ def _start(node: TwoStateNeuron | LeakyIntegrator, point: int, words: int, run: 
     return _half_up(drawn, np.asarray(bits - point))
 
 
-@_node.register
+@node_output.register
 def _(
     node: TwoStateNeuron, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
@@ -310,7 +310,7 @@ def _(
     return spikes
 
 
-@_node.register
+@node_output.register
 def _(
     node: LeakyIntegrator, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
@@ -329,7 +329,7 @@ def _(
     return y
 
 
-@_node.register
+@node_output.register
 def _(
     node: SoftmaxSum, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:

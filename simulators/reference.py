@@ -65,7 +65,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 @dataclass
-class _Run:
+class Run:
     """What the node functions need besides node and input."""
 
     noise: Noise
@@ -131,11 +131,11 @@ def run(
     peaks: dict[str, float] = {}
     with torch.inference_mode():
         for part in layerwise.chunks(graph, len(data), data.shape[1]):
-            state = _Run(noise, indices[part], draw, target, _DTYPES[dtype])
+            state = Run(noise, indices[part], draw, target, _DTYPES[dtype])
             result = layerwise.run_layerwise(
                 graph,
                 state.tensor(data[part]),
-                lambda name, inputs, state=state: _node(  # type: ignore[misc]
+                lambda name, inputs, state=state: node_output(  # type: ignore[misc]
                     graph.nodes[name], inputs, name, state
                 ),
                 names,
@@ -177,7 +177,7 @@ def _stored(node: Node, value: torch.Tensor) -> npt.NDArray[Any]:
 
 
 @singledispatch
-def _node(node: Node, inputs: Sequence[torch.Tensor], name: str, run: _Run) -> torch.Tensor:
+def node_output(node: Node, inputs: Sequence[torch.Tensor], name: str, run: Run) -> torch.Tensor:
     """Output (sample, step, neuron) of a node from its inputs."""
     raise PspikeError(
         "E-TARGET-UNSUPPORTED",
@@ -187,29 +187,29 @@ def _node(node: Node, inputs: Sequence[torch.Tensor], name: str, run: _Run) -> t
     )
 
 
-@_node.register
-def _(node: Linear, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: Linear, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     return torch.nn.functional.linear(inputs[0], run.tensor(node.weight))
 
 
-@_node.register
-def _(node: Affine, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: Affine, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     return torch.nn.functional.linear(inputs[0], run.tensor(node.weight), run.tensor(node.bias))
 
 
-@_node.register
-def _(node: ChannelAffine, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: ChannelAffine, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     return run.tensor(node.a) * inputs[0] + run.tensor(node.b)
 
 
-@_node.register
-def _(node: BatchNorm, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: BatchNorm, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     scale = run.tensor(node.gain) / torch.sqrt(run.tensor(node.variance) + node.epsilon)
     return (inputs[0] - run.tensor(node.mean)) * scale + run.tensor(node.bias)
 
 
-@_node.register
-def _(node: Bernoulli, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: Bernoulli, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     p = torch.clamp(run.tensor(node.a) * inputs[0] + run.tensor(node.b), 0.0, 1.0).double()
     run.probabilities[name] = p
     _, steps, neurons = p.shape
@@ -218,27 +218,27 @@ def _(node: Bernoulli, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
     return spikes.to(run.dtype)
 
 
-@_node.register
-def _(node: Activation, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: Activation, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     if node.kind == "relu":
         return torch.relu(inputs[0])
     return torch.nn.functional.gelu(inputs[0])
 
 
-@_node.register
-def _(node: Sum, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: Sum, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     return torch.stack(list(inputs)).sum(dim=0)
 
 
-@_node.register
-def _(node: MeanPool, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: MeanPool, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     (x,) = inputs
     count = torch.arange(1, x.shape[1] + 1, dtype=run.dtype, device=run.device)
     return torch.cumsum(x, dim=1) / count[:, None]
 
 
-@_node.register
-def _(node: DiagonalSSM, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: DiagonalSSM, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     (x,) = inputs
     steps = x.shape[1]
     kernel = run.tensor(convolution_kernel(node, steps))
@@ -261,8 +261,8 @@ def convolution_kernel(node: DiagonalSSM, steps: int) -> npt.NDArray[np.float64]
     return kernel
 
 
-@_node.register
-def _(node: TwoStateNeuron, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: TwoStateNeuron, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     (x,) = inputs
     neuron = _TwoState(node, run)
     spikes = torch.empty_like(x)
@@ -277,7 +277,7 @@ def _(node: TwoStateNeuron, inputs: Inputs, name: str, run: _Run) -> torch.Tenso
 class _TwoState:
     """A layer of two-state neurons at work; the equations stand in :class:`TwoStateNeuron`."""
 
-    def __init__(self, node: TwoStateNeuron, run: _Run) -> None:
+    def __init__(self, node: TwoStateNeuron, run: Run) -> None:
         self.node = node
         self.p = {name: run.tensor(getattr(node, name)) for name in TWO_STATE_VECTORS}
         self.synapses = run.tensor(node.recurrent_weight * node.recurrent_gain[:, None])
@@ -319,8 +319,8 @@ class _TwoState:
         return self.s
 
 
-@_node.register
-def _(node: LeakyIntegrator, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: LeakyIntegrator, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     (x,) = inputs
     (u,) = run.initial(node, 1)
     decay, y = run.tensor(node.decay), torch.empty_like(x)
@@ -331,6 +331,6 @@ def _(node: LeakyIntegrator, inputs: Inputs, name: str, run: _Run) -> torch.Tens
     return y
 
 
-@_node.register
-def _(node: SoftmaxSum, inputs: Inputs, name: str, run: _Run) -> torch.Tensor:
+@node_output.register
+def _(node: SoftmaxSum, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     return torch.cumsum(torch.softmax(inputs[0], dim=-1), dim=1)

@@ -27,10 +27,10 @@ from pspike_deploy.exporters.lava.manifest import (
     noise_files,
     recurrent_synapses,
 )
-from pspike_deploy.exporters.lava.programs import parameters
+from pspike_deploy.exporters.lava.programs import operation_files, parameters
 from pspike_deploy.exporters.lava.readme import readme
 from pspike_deploy.exporters.lava.refusals import Refusal, raise_refusals
-from pspike_deploy.exporters.lava.rules import format_problems
+from pspike_deploy.exporters.lava.rules import format_problems, unknown_nodes
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
@@ -160,6 +160,8 @@ def export_lava(
     _check_free(Path(out))
     with whole_folder(Path(out)) as folder:
         files.copy_runtime(folder)
+        for name, source in operation_files(graph, partition.groups).items():
+            (folder / "pspike_processes" / name).write_bytes(source.read_bytes())
         for name, arrays in content.items():
             files.write_npz(folder / name, arrays)
         _write_noise(folder, graph, noise, indices, integers.shape[1])
@@ -189,7 +191,9 @@ def judge(
     graph: Graph, known: Mapping[str, Array] | None = None
 ) -> tuple[Partition, list[Refusal]]:
     """The groups of a graph and every reason why Lava cannot run it; arguments: see above."""
+    unknown = unknown_nodes(graph)
     partition, refusals = cut(graph)
+    refusals = [*unknown, *refusals]
     if not refusals:
         largest = {name: int(np.abs(v).max(initial=0)) for name, v in (known or {}).items()}
         refusals = list(format_problems(graph, partition, largest))

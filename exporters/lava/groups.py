@@ -25,11 +25,8 @@ from pspike_deploy.exporters.lava.refusals import Refusal
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import (
     Activation,
-    Bernoulli,
     ChannelAffine,
-    DiagonalSSM,
     Input,
-    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
@@ -44,10 +41,6 @@ SOURCE: Final = "source"
 NEURONS: Final = "neurons"
 READOUT: Final = "readout"
 
-_NEURON_OPERATIONS = (
-    *(Linear, ChannelAffine, Bernoulli, DiagonalSSM, Activation, Sum),
-    *(TwoStateNeuron, LeakyIntegrator),
-)
 #: Sums over time, at which the host's read-out begins.
 _SUMS_OVER_TIME = (MeanPool, SoftmaxSum)
 _READOUT_OPERATIONS = (*_SUMS_OVER_TIME, Linear, ChannelAffine, Activation, Sum)
@@ -130,7 +123,7 @@ def cut(graph: Graph) -> tuple[Partition, list[Refusal]]:
     Returns:
         The groups, and every reason why Lava cannot run the graph; with a reason, no groups.
     """
-    refusals = [*_unknown_nodes(graph), *_source_problems(graph), *_shape_problems(graph)]
+    refusals = [*_source_problems(graph), *_shape_problems(graph)]
     readout = host_nodes(graph)
     refusals += _readout_problems(graph, readout)
     chains, problems = _chains(graph, readout)
@@ -247,24 +240,6 @@ def _outside_sources(graph: Graph, readout: tuple[str, ...]) -> list[str]:
 
 
 # --- refusals -------------------------------------------------------------------------------
-
-
-def _unknown_nodes(graph: Graph) -> Iterable[Refusal]:
-    known: tuple[type[Node], ...] = (
-        *_NEURON_OPERATIONS,
-        *_SUMS_OVER_TIME,
-        Input,
-        Output,
-        Quantize,
-    )
-    for name in graph.order:
-        node = graph.nodes[name]
-        if not isinstance(node, known):
-            yield Refusal(
-                name,
-                f"{type(node).__name__} has no Lava operation",
-                "quantise the graph with this tool, which folds such nodes into their neighbours",
-            )
 
 
 def _source_problems(graph: Graph) -> Iterable[Refusal]:

@@ -7,8 +7,10 @@ neuron.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,9 +84,29 @@ class Place:
         return self.formats.tensors[tensor].fractions()
 
 
+#: Files with operations that the bundle's own ``operations.py`` does not have, by operation. Such a
+#: file defines ``OPERATIONS`` like that one, and needs NumPy only.
+OPERATION_FILES: dict[str, Path] = {}
+
+
+def has_operation(node: Node) -> bool:
+    """Whether a node type has a Lava operation."""
+    return to_operation.dispatch(type(node)) is not to_operation.dispatch(object)
+
+
+def operation_files(graph: Graph, groups: Iterable[Group]) -> dict[str, Path]:
+    """Further files that the bundle of a graph needs, by their name in ``pspike_processes``."""
+    used = {operation_of(graph, n, group).operation for group in groups for n in group.nodes}
+    return {
+        f"extension_{name.lower()}.py": OPERATION_FILES[name]
+        for name in sorted(used)
+        if name in OPERATION_FILES
+    }
+
+
 def operation_of(graph: Graph, name: str, group: Group) -> Operation:
     """The operation of a node in its group."""
-    return _operation(graph.nodes[name], Place(graph, name, group.kind == READOUT))
+    return to_operation(graph.nodes[name], Place(graph, name, group.kind == READOUT))
 
 
 def program(graph: Graph, group: Group) -> list[dict[str, Any]]:
@@ -136,16 +158,17 @@ def _integers(array: npt.NDArray[Any]) -> IntArray:
 
 
 @singledispatch
-def _operation(node: Node, place: Place) -> Operation:
+def to_operation(node: Node, place: Place) -> Operation:
+    """The operation of a node; one function per node type."""
     raise NotImplementedError(f"{type(node).__name__} is refused before it comes here")
 
 
-@_operation.register
+@to_operation.register
 def _(node: Quantize, place: Place) -> Operation:
     return Operation("Input", {"bits": place.formats.output.bits})
 
 
-@_operation.register
+@to_operation.register
 def _(node: Linear, place: Place) -> Operation:
     bits = {"bits": place.formats.output.bits}
     if place.on_host:
@@ -153,7 +176,7 @@ def _(node: Linear, place: Place) -> Operation:
     return Operation("Synapses", bits)
 
 
-@_operation.register
+@to_operation.register
 def _(node: ChannelAffine, place: Place) -> Operation:
     shift = _shift(place.f("a") + place.f_in - place.f_out)
     return Operation(
@@ -163,7 +186,7 @@ def _(node: ChannelAffine, place: Place) -> Operation:
     )
 
 
-@_operation.register
+@to_operation.register
 def _(node: Bernoulli, place: Place) -> Operation:
     shift = _shift(place.f("a") + place.f_in - place.graph.semantics.noise_bits)
     return Operation(
@@ -173,7 +196,7 @@ def _(node: Bernoulli, place: Place) -> Operation:
     )
 
 
-@_operation.register
+@to_operation.register
 def _(node: DiagonalSSM, place: Place) -> Operation:
     pairs = {"a": node.a_bar, "b": node.b_bar, "c": node.c}
     # Neurons last, as in all messages: one state word of all neurons is one row.
@@ -195,7 +218,7 @@ def _(node: DiagonalSSM, place: Place) -> Operation:
     )
 
 
-@_operation.register
+@to_operation.register
 def _(node: Activation, place: Place) -> Operation:
     if node.kind == "relu":
         return Operation("Relu")
@@ -206,12 +229,12 @@ def _(node: Activation, place: Place) -> Operation:
     )
 
 
-@_operation.register
+@to_operation.register
 def _(node: Sum, place: Place) -> Operation:
     return Operation("Sum", {"bits": place.formats.output.bits})
 
 
-@_operation.register
+@to_operation.register
 def _(node: TwoStateNeuron, place: Place) -> Operation:
     point = place.f("state")
     arrays = {field: _integers(getattr(node, field)) for field in TWO_STATE_VECTORS}
@@ -232,7 +255,7 @@ def _(node: TwoStateNeuron, place: Place) -> Operation:
     return Operation("TwoStateNeuron", settings, arrays, state_words=4)
 
 
-@_operation.register
+@to_operation.register
 def _(node: LeakyIntegrator, place: Place) -> Operation:
     settings = {
         "decay_shift": _shift(place.f("decay")),
@@ -249,7 +272,7 @@ def _start(node: TwoStateNeuron | LeakyIntegrator, place: Place) -> dict[str, An
     return {"site": site, "start_shift": _shift(noise_bits - place.f("state"))}
 
 
-@_operation.register
+@to_operation.register
 def _(node: SoftmaxSum, place: Place) -> Operation:
     return Operation(
         "SoftmaxSum",
@@ -263,7 +286,7 @@ def _(node: SoftmaxSum, place: Place) -> Operation:
     )
 
 
-@_operation.register
+@to_operation.register
 def _(node: MeanPool, place: Place) -> Operation:
     return Operation(
         "MeanPool",

@@ -14,7 +14,7 @@ import numpy as np
 
 from pspike_deploy.exporters.lava import dense
 from pspike_deploy.exporters.lava.groups import READOUT, Group, Partition
-from pspike_deploy.exporters.lava.programs import Operation, operation_of
+from pspike_deploy.exporters.lava.programs import Operation, has_operation, operation_of
 from pspike_deploy.exporters.lava.refusals import Refusal
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
@@ -24,10 +24,12 @@ from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
+    Input,
     LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
+    Output,
     SoftmaxSum,
     Sum,
     TwoStateNeuron,
@@ -62,6 +64,19 @@ def format_problems(
         for name in group.nodes:
             found += _node_problems(graph, name, group, largest)
     return found
+
+
+def unknown_nodes(graph: Graph) -> list[Refusal]:
+    """Every node type has a Lava operation."""
+    return [
+        Refusal(
+            name,
+            f"{type(node).__name__} has no Lava operation",
+            "quantise the graph with this tool, which folds such nodes into their neighbours",
+        )
+        for name, node in graph.nodes.items()
+        if not isinstance(node, Input | Output) and not has_operation(node)
+    ]
 
 
 def _largest_values(graph: Graph) -> dict[str, int]:
@@ -117,7 +132,7 @@ def _node_problems(
         yield Refusal(name, f"unknown function {node.kind!r}", "use gelu or relu")
     if operation.operation == "Gelu" and not operation.parameters["table"].size:
         yield Refusal(name, "gelu has no table", "quantise the graph with this tool")
-    worst = _largest_intermediate(node, operation, graph, [largest.get(s, 0) for s in sources])
+    worst = largest_intermediate(node, operation, graph, [largest.get(s, 0) for s in sources])
     if worst >= INT64_LIMIT:
         yield Refusal(
             name,
@@ -157,19 +172,19 @@ def _peak(array: np.ndarray) -> int:
 
 
 @singledispatch
-def _largest_intermediate(node: Node, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+def largest_intermediate(node: Node, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     """Largest magnitude of an intermediate result of a node, from the largest inputs."""
     return max(inputs, default=0)
 
 
-@_largest_intermediate.register
+@largest_intermediate.register
 def _(node: Linear, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     row = int(np.abs(node.weight.astype(np.int64)).sum(axis=1).max(initial=0))
     return row * inputs[0]
 
 
-@_largest_intermediate.register(ChannelAffine)
-@_largest_intermediate.register(Bernoulli)
+@largest_intermediate.register(ChannelAffine)
+@largest_intermediate.register(Bernoulli)
 def _(
     node: ChannelAffine | Bernoulli, operation: Operation, graph: Graph, inputs: list[int]
 ) -> int:
@@ -179,7 +194,7 @@ def _(
     return max(product, rounded)
 
 
-@_largest_intermediate.register
+@largest_intermediate.register
 def _(node: DiagonalSSM, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     state = 1 << (int(operation.settings["state_bits"]) - 1)
     peak = {name: _peak(array) for name, array in operation.parameters.items()}
@@ -188,7 +203,7 @@ def _(node: DiagonalSSM, operation: Operation, graph: Graph, inputs: list[int]) 
     return max(step, read)
 
 
-@_largest_intermediate.register
+@largest_intermediate.register
 def _(node: Activation, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     if operation.operation != "Gelu":
         return inputs[0]
@@ -196,12 +211,12 @@ def _(node: Activation, operation: Operation, graph: Graph, inputs: list[int]) -
     return max(inputs[0], 2 * _peak(operation.parameters["table"]) * interval)
 
 
-@_largest_intermediate.register
+@largest_intermediate.register
 def _(node: Sum, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     return sum(inputs)
 
 
-@_largest_intermediate.register
+@largest_intermediate.register
 def _(node: TwoStateNeuron, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     state = 1 << (int(operation.settings["state_bits"]) - 1)
     peak = {name: _peak(array) for name, array in operation.parameters.items()}
@@ -219,13 +234,13 @@ def _(node: TwoStateNeuron, operation: Operation, graph: Graph, inputs: list[int
     return max(products + inputs[0] + amounts + returned, damping, spike)
 
 
-@_largest_intermediate.register
+@largest_intermediate.register
 def _(node: LeakyIntegrator, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     state = 1 << (int(operation.settings["state_bits"]) - 1)
     return _peak(operation.parameters["decay"]) * state + inputs[0]
 
 
-@_largest_intermediate.register
+@largest_intermediate.register
 def _(node: SoftmaxSum, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     table = _peak(operation.parameters["table"])
     interval = 1 << min(LONGEST_SHIFT, max(0, int(np.max(operation.settings["interval_shift"]))))
@@ -233,7 +248,7 @@ def _(node: SoftmaxSum, operation: Operation, graph: Graph, inputs: list[int]) -
     return max(2 * inputs[0], 2 * table * interval, share * node.shape[0])
 
 
-@_largest_intermediate.register
+@largest_intermediate.register
 def _(node: MeanPool, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     total = 1 << int(operation.settings["state_bits"])
     return (inputs[0] << _left(operation)) + _rounding_half(operation) + total

@@ -22,6 +22,7 @@ from pspike_deploy.graph.core_types import (
 )
 from pspike_deploy.graph.layout import field_kind
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
+from pspike_deploy.graph.node import Node
 from pspike_deploy.graph.nodes import NODE_TYPES
 
 _Pattern = dict[str, tuple[str | int, ...]]
@@ -95,14 +96,18 @@ def _ports(pattern: _Pattern) -> Callable[[FieldValues, Shape | None], Ports]:
     return ports
 
 
+def type_rule(cls: type[Node], axes: _Pattern) -> TypeRule:
+    """What the audit checks of a node type: its fields, and the axes of its arrays."""
+    return TypeRule(
+        fields={field.name: _KINDS[field_kind(field)] for field in fields(cls)},
+        ports=_ports(axes),
+        shapes=_disagreement(axes),
+    )
+
+
 #: Rule by type name of the node types that only the dialect has.
 DIALECT_TYPES: Final[dict[str, TypeRule]] = {
-    name: TypeRule(
-        fields={field.name: _KINDS[field_kind(field)] for field in fields(NODE_TYPES[name])},
-        ports=_ports(pattern),
-        shapes=_disagreement(pattern),
-    )
-    for name, pattern in _PATTERNS.items()
+    name: type_rule(NODE_TYPES[name], axes) for name, axes in _PATTERNS.items()
 }
 
 

@@ -57,6 +57,7 @@ class TwoStateNeuron(Node):
     """
 
     spikes: ClassVar[bool] = True
+    integrates: ClassVar[bool] = True
 
     a_uu: Array
     a_uw: Array
@@ -90,6 +91,10 @@ class TwoStateNeuron(Node):
         return 3
 
     @property
+    def state_words(self) -> int:
+        return (2 + bool(self.r_jump.any())) * int(self.a_uu.size)
+
+    @property
     def is_recurrent(self) -> bool:
         """Whether spikes return through synapses."""
         return self.recurrent_weight.size > 0
@@ -103,9 +108,15 @@ class LeakyIntegrator(Node):
     the noise site ``site``; -1 where nothing is drawn.
     """
 
+    integrates: ClassVar[bool] = True
+
     decay: Array
     initial_state: str = "zero"
     site: int = -1
+
+    @property
+    def state_words(self) -> int:
+        return int(self.decay.size)
 
     @property
     def input_shape(self) -> Shape:
@@ -134,3 +145,7 @@ class SoftmaxSum(Node):
     @property
     def input_shape(self) -> Shape:
         return self.shape
+
+    @property
+    def state_words(self) -> int:
+        return self.shape[0]

@@ -85,18 +85,19 @@ def from_nir(nir_graph: Any, semantics: Semantics | None = None) -> Graph:
     return graph_of_tree(tree)
 
 
-@cache
 def nir_types() -> Mapping[str, type]:
     """The dialect's node types as subclasses of ``nir.NIRNode``, by name.
 
     Fields are those of the dataclass, as arrays, strings and scalars like in the file.
     """
-    return {name: _nir_type(_nir(), NODE_TYPES[name]) for name in DIALECT_TYPES}
+    return {name: _nir_type(name) for name in DIALECT_TYPES}
 
 
-def _nir_type(nir: ModuleType, cls: type[Node]) -> type:
+@cache
+def _nir_type(name: str) -> type:
+    cls = NODE_TYPES[name]
     names = [field.name for field in fields(cls)]
-    rule = DIALECT_TYPES[cls.__name__]
+    rule = DIALECT_TYPES[name]
 
     def set_ports(self: Any) -> None:
         values = {name: np.asarray(getattr(self, name)) for name in names}
@@ -107,7 +108,7 @@ def _nir_type(nir: ModuleType, cls: type[Node]) -> type:
     return make_dataclass(
         cls.__name__,
         [(name, Any, dataclass_field()) for name in names],
-        bases=(nir.NIRNode,),
+        bases=(_nir().NIRNode,),
         namespace={"__post_init__": set_ports, "__doc__": cls.__doc__},
         eq=False,
     )

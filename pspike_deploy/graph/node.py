@@ -19,6 +19,8 @@ class Node:
     core: ClassVar[bool] = False
     #: Number of inputs: exactly one unless ``many_inputs``.
     many_inputs: ClassVar[bool] = False
+    #: Whether the input is added to states, so that in integers both share one binary point.
+    integrates: ClassVar[bool] = False
     #: Whether the output is a binary spike.
     spikes: ClassVar[bool] = False
 
@@ -31,6 +33,11 @@ class Node:
     def output_shape(self) -> Shape:
         """Shape of one time step of the output, without the batch."""
         return self.input_shape
+
+    @property
+    def state_words(self) -> int:
+        """Real state words of all neurons together."""
+        return 0
 
     @property
     def noise_site(self) -> int | None:

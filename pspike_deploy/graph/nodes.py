@@ -163,6 +163,10 @@ class DiagonalSSM(Node):
         """Number of stored complex modes per neuron."""
         return int(self.a_bar.shape[1])
 
+    @property
+    def state_words(self) -> int:
+        return 2 * self.modes * int(self.d.size)
+
 
 #: Pointwise functions that :class:`Activation` knows.
 ACTIVATION_KINDS = ("gelu", "relu")
@@ -212,6 +216,10 @@ class MeanPool(Node):
     @property
     def input_shape(self) -> Shape:
         return self.shape
+
+    @property
+    def state_words(self) -> int:
+        return int(np.prod(self.shape))
 
 
 @dataclass(frozen=True, eq=False)

@@ -194,7 +194,7 @@ def binary_points_agree(file: FileView) -> Found:
 
 
 def _point_problems(node: NodeView, f: Mapping[str, npt.NDArray[np.int64]]) -> Iterator[str]:
-    for law, needed in _POINT_LAWS.get(node.type, ()):
+    for law, needed in POINT_LAWS.get(node.type, ()):
         if any(name not in f for name in needed):
             continue
         try:
@@ -212,7 +212,7 @@ def _point_problems(node: NodeView, f: Mapping[str, npt.NDArray[np.int64]]) -> I
 _GAIN: Final = ("f_b = f_a + f_in", {"b": 1, "a": -1, "in": -1})
 _STATE_DRIVES: Final = ("f_in = f_state", {"in": 1, "state": -1})
 #: Laws of ``docs/semantics.md`` as signed sums that are zero, or not negative.
-_POINT_LAWS: Final[dict[str, tuple[tuple[str, dict[str, int]], ...]]] = {
+POINT_LAWS: Final[dict[str, tuple[tuple[str, dict[str, int]], ...]]] = {
     "Linear": (("f_weight = 0", {"weight": 1}), ("f_out = f_in", {"out": 1, "in": -1})),
     "ChannelAffine": (_GAIN,),
     "Bernoulli": (_GAIN, ("f_out = 0", {"out": 1})),

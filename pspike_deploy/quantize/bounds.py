@@ -39,7 +39,7 @@ from pspike_deploy.quantize.ranges import Interval, interval
 
 
 @dataclass(frozen=True)
-class _Bound:
+class Bound:
     """Interval of an output, and the largest share of its register that any value needs."""
 
     output: Interval
@@ -54,47 +54,48 @@ def overflowing_nodes(graph: Graph, input_range: Interval, steps: int) -> set[st
         input_range: of the real input, per feature.
         steps: longest sequence, for running sums.
     """
-    bounds: dict[str, _Bound] = {}
+    bounds: dict[str, Bound] = {}
     for name in graph.order:
         node = graph.nodes[name]
         if isinstance(node, Input):
-            bounds[name] = _Bound(input_range, 0.0)
+            bounds[name] = Bound(input_range, 0.0)
             continue
         inputs = [bounds[source].output for source in graph.sources(name)]
         if isinstance(node, Output):
-            bounds[name] = _Bound(inputs[0], 0.0)
+            bounds[name] = Bound(inputs[0], 0.0)
             continue
-        bounds[name] = _bound(node, graph.semantics.quantization[name], inputs, steps)
-    return {name for name, bound in bounds.items() if not bound.load <= 1}
+        bounds[name] = bound_of(node, graph.semantics.quantization[name], inputs, steps)
+    return {name for name, found in bounds.items() if not found.load <= 1}
 
 
-def _load(magnitude: float, form: Format) -> float:
+def share_of(magnitude: float, form: Format) -> float:
     """Share of a register that a magnitude in real units needs."""
     return magnitude * 2.0 ** int(form.fractions()) / form.limit
 
 
-def _widened(found: Interval, units: float, form: Format) -> Interval:
+def widened(found: Interval, units: float, form: Format) -> Interval:
+    """An interval with room for roundings, in units of the last place of a format."""
     amount = units * 2.0 ** -int(form.fractions())
     return Interval(found.low - amount, found.high + amount)
 
 
 @singledispatch
-def _bound(node: Node, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+def bound_of(node: Node, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     """Bound of one node; unknown nodes are never called safe."""
     infinite = np.full(node.output_shape, np.inf)
-    return _Bound(Interval(-infinite, infinite), np.inf)
+    return Bound(Interval(-infinite, infinite), np.inf)
 
 
-@_bound.register
-def _(node: Quantize, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
-    found = _widened(inputs[0], 0.5, formats.output)
-    return _Bound(found, _load(found.magnitude, formats.output))
+@bound_of.register
+def _(node: Quantize, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
+    found = widened(inputs[0], 0.5, formats.output)
+    return Bound(found, share_of(found.magnitude, formats.output))
 
 
-@_bound.register
-def _(node: Linear, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+@bound_of.register
+def _(node: Linear, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     found = interval(node, inputs)
-    return _Bound(found, _load(found.magnitude, formats.output))
+    return Bound(found, share_of(found.magnitude, formats.output))
 
 
 def _gain(
@@ -108,22 +109,22 @@ def _gain(
     return found, float(units.max(initial=0.0)) / (2 ** (ACCUMULATOR_BITS - 1) - 1)
 
 
-@_bound.register
-def _(node: ChannelAffine, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+@bound_of.register
+def _(node: ChannelAffine, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     found, accumulator = _gain(node.a, node.b, formats, inputs)
-    found = _widened(found, 0.5, formats.output)
-    return _Bound(found, max(accumulator, _load(found.magnitude, formats.output)))
+    found = widened(found, 0.5, formats.output)
+    return Bound(found, max(accumulator, share_of(found.magnitude, formats.output)))
 
 
-@_bound.register
-def _(node: Bernoulli, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+@bound_of.register
+def _(node: Bernoulli, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     _, accumulator = _gain(node.a, node.b, formats, inputs)
     width = len(node.a)
-    return _Bound(Interval(np.zeros(width), np.ones(width)), accumulator)
+    return Bound(Interval(np.zeros(width), np.ones(width)), accumulator)
 
 
-@_bound.register
-def _(node: DiagonalSSM, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+@bound_of.register
+def _(node: DiagonalSSM, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     real = {
         name: formats.tensors[name].to_real(getattr(node, name))
         for name in ("a_bar", "b_bar", "c", "d")
@@ -140,38 +141,38 @@ def _(node: DiagonalSSM, formats: NodeQuantization, inputs: list[Interval], step
     error = np.where(read == 0, 0.0, read * roundings * unit).sum(axis=1)
     found = interval(rounded, inputs)
     found = Interval(found.low - error, found.high + error)
-    found = _widened(found, 2.0 * node.modes, formats.output)
+    found = widened(found, 2.0 * node.modes, formats.output)
     largest = float(states.max(initial=0.0))
-    load = max(_load(largest, formats.tensors["state"]), _load(found.magnitude, formats.output))
-    return _Bound(found, load)
+    load = max(
+        share_of(largest, formats.tensors["state"]), share_of(found.magnitude, formats.output)
+    )
+    return Bound(found, load)
 
 
-@_bound.register
-def _(node: Activation, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+@bound_of.register
+def _(node: Activation, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     low, high = np.maximum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
     dip = 0.0
     if node.kind == "gelu":
         dip = float(formats.tensors["table"].to_real(node.table.max(initial=0)))
-    return _Bound(Interval(low - dip, high), 0.0)
+    return Bound(Interval(low - dip, high), 0.0)
 
 
-@_bound.register
-def _(node: Sum, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+@bound_of.register
+def _(node: Sum, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     found = interval(node, inputs)
-    return _Bound(found, _load(found.magnitude, formats.output))
+    return Bound(found, share_of(found.magnitude, formats.output))
 
 
-@_bound.register
-def _(node: MeanPool, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+@bound_of.register
+def _(node: MeanPool, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     state = formats.tensors["state"]
-    step = _widened(inputs[0], 0.5, state)
-    return _Bound(_widened(step, 1.0, state), _load(step.magnitude * steps, state))
+    step = widened(inputs[0], 0.5, state)
+    return Bound(widened(step, 1.0, state), share_of(step.magnitude * steps, state))
 
 
-@_bound.register
-def _(
-    node: TwoStateNeuron, formats: NodeQuantization, inputs: list[Interval], steps: int
-) -> _Bound:
+@bound_of.register
+def _(node: TwoStateNeuron, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     state = formats.tensors["state"]
     real: dict[str, Any] = {
         field: formats.tensors[field].to_real(getattr(node, field))
@@ -183,20 +184,20 @@ def _(
         replace(node, **real), inputs[0].per_neuron, 5 * 2.0 ** -int(state.fractions())
     )
     width = len(node.a_uu)
-    return _Bound(Interval(np.zeros(width), np.ones(width)), _load(float(bounds.max()), state))
+    return Bound(Interval(np.zeros(width), np.ones(width)), share_of(float(bounds.max()), state))
 
 
-@_bound.register
+@bound_of.register
 def _(
     node: LeakyIntegrator, formats: NodeQuantization, inputs: list[Interval], steps: int
-) -> _Bound:
+) -> Bound:
     state = formats.tensors["state"]
     real = replace(node, decay=formats.tensors["decay"].to_real(node.decay))
-    step = _widened(inputs[0], 1.0, state)
-    return _Bound(interval(real, [step]), _load(largest_state(real, step.per_neuron), state))
+    step = widened(inputs[0], 1.0, state)
+    return Bound(interval(real, [step]), share_of(largest_state(real, step.per_neuron), state))
 
 
-@_bound.register
-def _(node: SoftmaxSum, formats: NodeQuantization, inputs: list[Interval], steps: int) -> _Bound:
+@bound_of.register
+def _(node: SoftmaxSum, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     found = Interval(np.zeros(node.shape), np.full(node.shape, float(steps)))
-    return _Bound(found, _load(found.magnitude, formats.tensors["state"]))
+    return Bound(found, share_of(found.magnitude, formats.tensors["state"]))

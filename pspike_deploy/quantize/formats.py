@@ -163,7 +163,7 @@ def _classes(graph: Graph) -> list[list[str]]:
 
     for name in leader:
         node = graph.nodes[name]
-        if isinstance(node, Sum | Activation | TwoStateNeuron | LeakyIntegrator):
+        if isinstance(node, Sum | Activation) or node.integrates:
             for source in graph.sources(name):
                 if source in leader:
                     leader[find(source)] = find(name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pspike_deploy.graph.nodes import LeakyIntegrator, TwoStateNeuron
+from pspike_deploy.graph.nodes import LeakyIntegrator, Node, TwoStateNeuron
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -15,15 +16,24 @@ FloatArray = npt.NDArray[np.float64]
 RESPONSE_STEPS: Final = 512
 
 
-def largest_state(node: TwoStateNeuron | LeakyIntegrator, current: FloatArray) -> float:
-    """Bound on every state of a neuron node; inf where there is none.
+@singledispatch
+def largest_state(node: Node, current: FloatArray) -> float:
+    """Bound on every state of a node that integrates its input; inf where there is none.
 
     Args:
         node: neurons, in real numbers.
         current: largest |input| per neuron.
     """
-    if isinstance(node, LeakyIntegrator):
-        return float((geometric(np.abs(node.decay), current) + 1.0).max(initial=0.0))
+    return float(np.inf)
+
+
+@largest_state.register
+def _(node: LeakyIntegrator, current: FloatArray) -> float:
+    return float((geometric(np.abs(node.decay), current) + 1.0).max(initial=0.0))
+
+
+@largest_state.register
+def _(node: TwoStateNeuron, current: FloatArray) -> float:
     return float(state_bounds(node, current).max(initial=0.0))
 
 

@@ -20,11 +20,9 @@ from pspike_deploy.graph.nodes import (
     ChannelAffine,
     DiagonalSSM,
     Input,
-    LeakyIntegrator,
     Linear,
     MeanPool,
     Node,
-    TwoStateNeuron,
 )
 
 Pass = Callable[[Graph], Graph]
@@ -158,7 +156,7 @@ def scale_currents(graph: Graph) -> Graph:
     The neuron adds its input to states of a binary point of their own; the gain carries it there.
     """
     for name, node in list(graph.nodes.items()):
-        if isinstance(node, TwoStateNeuron | LeakyIntegrator):
+        if node.integrates:
             (source,) = graph.sources(name)
             before = graph.nodes[source]
             if isinstance(before, Linear | Input) or before.spikes:

@@ -76,7 +76,7 @@ def guaranteed_states(graph: Graph, outputs: Mapping[str, Interval]) -> dict[str
     return {
         name: largest_state(node, outputs[graph.sources(name)[0]].per_neuron)
         for name, node in graph.nodes.items()
-        if isinstance(node, TwoStateNeuron | LeakyIntegrator)
+        if node.integrates
     }
 
 

@@ -1,5 +1,6 @@
 """The program of a neuron group: its nodes in order, their registers and what they leave behind."""
 
+import importlib
 import json
 import os
 import traceback
@@ -7,7 +8,19 @@ from collections import namedtuple
 
 import numpy as np
 
-from pspike_processes.operations import OPERATIONS
+from pspike_processes.operations import OPERATIONS as BASE_OPERATIONS
+
+
+def known_operations():
+    """Operations of ``operations.py`` and of the files ``extension_*.py`` beside it, by name."""
+    known = dict(BASE_OPERATIONS)
+    for file in sorted(os.listdir(os.path.dirname(os.path.abspath(__file__)))):
+        if file.startswith("extension_") and file.endswith(".py"):
+            known.update(importlib.import_module("pspike_processes." + file[:-3]).OPERATIONS)
+    return known
+
+
+OPERATIONS = known_operations()
 
 #: Place in time: position of the sample in the bundle, its index in the data set, step within it.
 Moment = namedtuple("Moment", "position sample step")
