@@ -55,7 +55,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     """``pspike`` commands in code blocks of a page."""
     for block in re.findall(r"(?:^    .*\n|```sh\n(?:.*\n)*?```)+", page.read_text("utf-8"), re.M):
         for line in block.splitlines():
-            if line.strip().startswith("pspike"):
+            if re.match(r"\s*pspike(-export)? ", line):
                 yield shlex.split(line, comments=True)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import NODE_TYPES, Node
+from pspike_deploy.graph.nodes import NODE_TYPES, Array, Node, Shape
 from pspike_deploy.graph.semantics import Semantics
 from pspike_deploy.graph.tree import Tree
 
@@ -37,7 +37,10 @@ _LOAD: Final[dict[str, Callable[[Any], Any]]] = {
 
 def field_kind(field: Field[Any]) -> str:
     """Kind of a node's field: ``Array``, ``Shape``, ``str``, ``int`` or ``float``."""
-    return str(field.type)
+    if isinstance(field.type, str):  # as with postponed annotations
+        return field.type
+    aliases = {Array: "Array", Shape: "Shape"}
+    return aliases.get(field.type) or str(getattr(field.type, "__name__", field.type))
 
 
 def node_to_tree(node: Node) -> Tree:

@@ -81,9 +81,8 @@ def widened(found: Interval, units: float, form: Format) -> Interval:
 
 @singledispatch
 def bound_of(node: Node, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
-    """Bound of one node; unknown nodes are never called safe."""
-    infinite = np.full(node.output_shape, np.inf)
-    return Bound(Interval(-infinite, infinite), np.inf)
+    """Bound of one node; registers of a node without a rule here are never called safe."""
+    return Bound(interval(node, inputs), np.inf)
 
 
 @bound_of.register
