@@ -34,7 +34,7 @@ lava_app = typer.Typer(help="The environment that runs Lava.", no_args_is_help=T
 app.add_typer(lava_app, name="lava")
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="checkpoint (.pt) or float graph (.nir)")
+    Path, typer.Argument(metavar="MODEL", help="checkpoint (.pt, .pth) or float graph (.nir)")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tables")]
@@ -168,7 +168,7 @@ def check(
 )
 def simulate(
     graph: Annotated[
-        Path, typer.Argument(metavar="GRAPH", help="graph (.nir) or checkpoint (.pt)")
+        Path, typer.Argument(metavar="GRAPH", help="graph (.nir) or checkpoint (.pt, .pth)")
     ],
     out: Annotated[Path, typer.Option(help="recording to write (.npz)")],
     data: Data = None,

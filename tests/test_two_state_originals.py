@@ -214,16 +214,18 @@ def test_nodes_of_recorded_networks_spike_as_the_originals_did(
 # --- the trained network ------------------------------------------------------------------------
 
 
-def trained(oracles: Path, dtype: torch.dtype) -> Original:
+def trained(oracles: Path, dtype: torch.dtype, folded: bool) -> Original:
     network = load_checkpoint(oracles / "ssc_silif_512.pth").network
     assert isinstance(network, TwoStateNetwork)
+    network = fold(network) if folded else network
     with np.load(oracles / "ssc_silif_512_trace.npz") as file:
         recorded = {name: file[name] for name in file.files}
     return Original(network.to(dtype), recorded, dtype)
 
 
-def test_the_trained_network_is_reproduced(oracles: Path) -> None:
-    original = trained(oracles, torch.float32)
+@FOLDED
+def test_the_trained_network_is_reproduced(oracles: Path, folded: bool) -> None:
+    original = trained(oracles, torch.float32, folded)
     logits, trace = original.run()
     recorded = original.recorded
     alone = original.run_layer(1, original.spikes(0))
@@ -242,8 +244,11 @@ def test_the_trained_network_is_reproduced(oracles: Path) -> None:
         assert operations(original, trace) == float(recorded["sop"]) == 5_257_957
 
 
-def test_the_trained_network_in_double_precision_differs_in_few_spikes(oracles: Path) -> None:
-    original = trained(oracles, torch.float64)
+@FOLDED
+def test_the_trained_network_in_double_precision_differs_in_few_spikes(
+    oracles: Path, folded: bool
+) -> None:
+    original = trained(oracles, torch.float64, folded)
     logits, trace = original.run()
     alone = original.run_layer(1, original.spikes(0))
     assert int((trace["layer0.s"] != original.spikes(0)).sum()) <= 10
