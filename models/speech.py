@@ -7,8 +7,9 @@ The encoder turns one recording at 8 kHz into 70 steps of 10 ms with 64 binary s
    equally spaced on the mel scale 2595 log10(1 + f / 700 Hz), each with weights that sum to 1. The
    level is 10 log10 of a band's power, in dB; level 0 lies 60 dB below the strongest band and
    frame of the recording, and weaker ones are 0, too. So loudness does not matter.
-2. **Length.** Of a longer recording the 70 consecutive frames with the largest sum of levels are
-   kept (the first of equals); a shorter one is followed by silence.
+2. **Length.** Of a longer recording the 70 consecutive frames with the largest sum of levels, in
+   whole multiples of 5 dB, are kept: the last of equals, so that a word in silence comes first. A
+   shorter recording is followed by silence.
 3. **Level crossing** (send on delta). Every band has a reference that starts at 0 dB. In a step in
    which the level lies 5 dB or more above it, the band's *on* channel spikes and the reference
    rises by 5 dB; 5 dB or more below, its *off* channel spikes and the reference falls by 5 dB.
@@ -91,8 +92,9 @@ def log_mel_levels(samples: npt.NDArray[Any]) -> LevelArray:
         return np.zeros((STEPS, BANDS))
     levels = RANGE + 10 * np.log10(np.maximum(bands / strongest, 10 ** (-RANGE / 10)))
     levels = np.clip(levels, 0, RANGE)
-    sums = np.concatenate([[0.0], np.cumsum(levels.sum(axis=1))])
-    first = int(np.argmax(sums[STEPS:] - sums[:-STEPS]))
+    loudness = np.floor(levels / CROSSING).astype(np.int64).sum(axis=1)
+    sums = np.convolve(loudness, np.ones(STEPS, np.int64), "valid")
+    first = len(sums) - 1 - int(np.argmax(sums[::-1]))
     result: LevelArray = levels[first : first + STEPS]
     return result
 
