@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pspike_deploy.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pspike_deploy.models.datasets import Dataset, load_dataset
+from pspike_deploy.models.datasets import PACKAGED, Dataset, load_dataset
 from pspike_deploy.models.evaluation import (
     evaluate,
     firing_rates,
@@ -33,12 +33,20 @@ CARD_NOISE_SEED: Final = 0
 NORMAL_QUANTILE: Final = 1.959963984540054  #: of the standard normal law at 97.5 %
 
 
-def publish(result: TrainingResult, folder: Path | str) -> dict[str, Any]:
+def publish(
+    result: TrainingResult,
+    folder: Path | str,
+    *,
+    dataset: Dataset | None = None,
+    held_out: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write ``<recipe>.pt`` with its card ``<recipe>.md`` and ``<recipe>.json`` into a folder.
 
     Args:
         result: a trained network.
         folder: an existing folder; files of these names are replaced.
+        dataset: with the test samples; default: that of the checkpoint, where it is packaged.
+        held_out: what :mod:`pspike_deploy.models.held_out` measured, for the card.
 
     Returns:
         The facts of the card, plain data.
@@ -52,7 +60,10 @@ def publish(result: TrainingResult, folder: Path | str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder) as hidden:
         path = Path(hidden) / f"{name}.pt"
         save_checkpoint(path, result.network, data=result.data, training=result.training)
-        facts = measure(name, load_checkpoint(path))
+        facts = measure(name, load_checkpoint(path), dataset=dataset)
+        if held_out is not None:
+            facts["held_out_speakers"] = _rounded(held_out)
+            facts["reproduce"] += " --held-out-speakers"
         facts["training"]["seconds"] = round(result.seconds, 1)
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         path.with_suffix(".json").write_text(text, encoding="utf-8")
@@ -62,22 +73,30 @@ def publish(result: TrainingResult, folder: Path | str) -> dict[str, Any]:
     return facts
 
 
-def measure(name: str, checkpoint: Checkpoint, draws: int = CARD_DRAWS) -> dict[str, Any]:
+def measure(
+    name: str,
+    checkpoint: Checkpoint,
+    draws: int = CARD_DRAWS,
+    dataset: Dataset | None = None,
+) -> dict[str, Any]:
     """Measure the facts of a card on the test samples of the checkpoint's data set.
 
     Args:
         name: of the recipe.
         checkpoint: with ``data["name"]`` a data set of this project.
         draws: evaluations with sampled spikes or initial states; one where nothing is drawn.
+        dataset: with the test samples; default: that of the checkpoint, where it is packaged.
 
     Returns:
         Plain data. Accuracies are shares in [0, 1], firing rates spikes per neuron and step.
     """
     data = checkpoint.data or {}
-    dataset = load_dataset(str(data.get("name")))
+    dataset = dataset or load_dataset(str(data.get("name")))
     noise = Noise.philox(CARD_NOISE_SEED)
-    network = checkpoint.network
-    rates = firing_rates(network, dataset.test_x, noise)
+    network, x = checkpoint.network, dataset.test_x
+    rates = dict(zip(spiking_populations(network), firing_rates(network, x, noise), strict=True))
+    if ((x == 0) | (x == 1)).all():
+        rates = {"input": x.mean(dtype=np.float64), **rates}
     return {
         "name": name,
         "architecture": checkpoint.architecture,
@@ -90,10 +109,7 @@ def measure(name: str, checkpoint: Checkpoint, draws: int = CARD_DRAWS) -> dict[
             "choice_of_settings": _choice(checkpoint),
         },
         "accuracy": _accuracies(checkpoint, dataset, noise, draws),
-        "firing_rates": {
-            name: round(float(rate), 5)
-            for name, rate in zip(spiking_populations(network), rates, strict=True)
-        },
+        "firing_rates": {population: round(float(rate), 5) for population, rate in rates.items()},
         "torch": str(torch.__version__),
         "reproduce": _command(name, checkpoint.training),
     }
@@ -110,6 +126,8 @@ def _choice(checkpoint: Checkpoint) -> str:
 
 def _command(name: str, training: Mapping[str, Any]) -> str:
     words = ["pspike", "train", name]
+    if find_recipe(name).dataset not in PACKAGED:
+        words += ["--data", "RECORDINGS"]
     if training["seed"] != 0:
         words += ["--seed", str(training["seed"])]
     if training["settings"]["epochs"] != find_recipe(name).epochs:
@@ -161,6 +179,7 @@ def render(facts: Mapping[str, Any]) -> str:
         "",
         *_accuracy_lines(accuracy),
         "",
+        *_held_out_lines(facts),
         "| spike site | mean firing rate (spikes per neuron and step) |",
         "|---|---|",
         *(f"| {site} | {rate:.4f} |" for site, rate in facts["firing_rates"].items()),
@@ -215,6 +234,34 @@ def _accuracy_lines(accuracy: Mapping[str, Any]) -> list[str]:
         f"Noise: {accuracy['noise']['kind']}, seed {accuracy['noise']['seed']}, "
         f"draws 0 to {accuracy['draws'] - 1}; no averaging of draws.",
     ]
+
+
+def _held_out_lines(facts: Mapping[str, Any]) -> list[str]:
+    held_out = facts.get("held_out_speakers")
+    if held_out is None:
+        return []
+    return [
+        "| speaker held out | test samples | accuracy |",
+        "|---|---|---|",
+        *(
+            f"| {speaker} | {entry['samples']} | {_percent(entry['accuracy'])} |"
+            for speaker, entry in held_out["speakers"].items()
+        ),
+        f"| mean over speakers | | {_percent(held_out['mean'])} |",
+        "",
+        "For every speaker a network of its own was trained, by the same recipe and seed and on "
+        "the other speakers only; these networks are not published. The published one has heard "
+        "all speakers.",
+        "",
+    ]
+
+
+def _rounded(held_out: Mapping[str, Any]) -> dict[str, Any]:
+    speakers = {
+        speaker: {**entry, "accuracy": round(entry["accuracy"], 5)}
+        for speaker, entry in held_out["speakers"].items()
+    }
+    return {"speakers": speakers, "mean": round(held_out["mean"], 5)}
 
 
 def _summary(facts: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
-"""Data sets that an installed package brings along: sequences, labels, split, and provenance."""
+"""Data sets, packaged or in the user's hands: sequences, labels, split, and provenance."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 
-DATASETS: Final = ("digits",)
+DATASETS: Final = ("digits", "spoken_digits")
+PACKAGED: Final = ("digits",)  #: data sets that need no copy of the user's
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -61,21 +63,44 @@ class Dataset:
         }
 
 
-def load_dataset(name: str) -> Dataset:
+def load_dataset(name: str, path: Path | str | None = None) -> Dataset:
     """Load a data set by name, without a network connection.
 
     ``digits``: scikit-learn's 8x8 images of handwritten digits as sequences of 64 steps with one
     feature, pixel / 16, row by row; 1437 training and 360 test samples.
 
+    ``spoken_digits``: the user's copy of the Free Spoken Digit Dataset as sequences of 70 steps of
+    64 binary spike channels, with its official split (:mod:`pspike_deploy.models.spoken_digits`).
+
+    Args:
+        name: one of :data:`DATASETS`.
+        path: the user's copy, for a data set that is not packaged.
+
     Raises:
-        PspikeError: ``E-USAGE`` if there is no data set of this name.
+        PspikeError: ``E-USAGE`` if there is no data set of this name, or one that takes no path;
+            ``E-INPUT-MISSING`` if it takes one and there is none; what the reader of the data set
+            raises.
     """
+    if name == "spoken_digits":
+        from pspike_deploy.models import spoken_digits
+
+        if path is None:
+            raise spoken_digits.no_recordings()
+        return spoken_digits.load_spoken_digits(path)
     if name != "digits":
         raise PspikeError(
             "E-USAGE",
             f"there is no data set {name!r}",
             why=f"the data sets are: {', '.join(DATASETS)}",
             fix="choose one of them, or give your own data as a file",
+        )
+    if path is not None:
+        raise PspikeError(
+            "E-USAGE",
+            f"the data set {name!r} takes no file",
+            why="it is installed with this package",
+            fix="leave the file out",
+            where=str(path),
         )
     return _digits()
 

@@ -107,6 +107,25 @@ _DIGITS: Final = Recipe(
     warmup_fraction=0.1,
 )
 
+_SPOKEN_DIGITS: Final = TwoStateRecipe(
+    name="silif_spoken_digits",
+    config=TwoStateConfig(
+        d_input=64,
+        d_hidden=(128, 128),
+        n_classes=10,
+        neuron="SiLIF",
+        dropout=0.25,
+        initial_state="zero",
+        timestep=0.01,  # of the encoder, s
+    ),
+    dataset="spoken_digits",
+    epochs=30,
+    batch_size=64,
+    learning_rate=5e-3,
+    plateau_factor=0.5,
+    plateau_patience=3,
+)
+
 RECIPES: Final[dict[str, AnyRecipe]] = {
     recipe.name: recipe
     for recipe in (
@@ -116,6 +135,7 @@ RECIPES: Final[dict[str, AnyRecipe]] = {
             name="p_spikessm_digits_linear",
             config=replace(_DIGITS.config, mixer_activation="none"),
         ),
+        _SPOKEN_DIGITS,
     )
 }
 

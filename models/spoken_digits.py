@@ -201,7 +201,8 @@ def _integers(raw: bytes, width: int) -> npt.NDArray[Any]:
     if width == 3:
         octets = np.frombuffer(raw, np.uint8).reshape(-1, 3).astype(np.int32)
         return octets[:, 0] + (octets[:, 1] << 8) + (((octets[:, 2] ^ 0x80) - 0x80) << 16)
-    return np.frombuffer(raw, f"<i{width}")
+    signed: npt.NDArray[Any] = np.frombuffer(raw, f"<i{width}")
+    return signed
 
 
 def _read_npz(path: Path) -> Recordings:
@@ -294,80 +295,122 @@ def _ordered(
     )
 
 
+def no_recordings() -> PspikeError:
+    """The error where recordings are needed and none are given."""
+    return PspikeError(
+        "E-INPUT-MISSING",
+        "the spoken digits are not part of this package",
+        why="their licence is share-alike; networks are trained and run on your own copy",
+        fix="give your copy to pspike train with --data; for an export, encode it first: python -m "
+        "pspike_deploy.models.spoken_digits RECORDINGS --out spikes.npz, then --data spikes.npz",
+    )
+
+
 # --- splits -------------------------------------------------------------------------------------
 
 
-def load_spoken_digits(path: Path | str, held_out_speaker: str | None = None) -> Dataset:
-    """The encoded recordings with the official split, or with one speaker held out.
+@dataclass(frozen=True, eq=False)
+class SpokenDigits:
+    """Labelled recordings and their spikes.
 
-    The official split of the Free Spoken Digit Dataset tests on recordings 0 to 4 of every digit
-    and speaker and trains on the others; every speaker is heard in both parts.
-
-    Args:
-        path: the user's copy, see :func:`read_recordings`.
-        held_out_speaker: test on all recordings of this speaker and train on the others'.
-
-    Raises:
-        PspikeError: as :func:`read_recordings`; E-DATA-LABELS without labels; E-DATA-EMPTY where
-            one part of the split would be empty.
+    Attributes:
+        recordings: with labels.
+        x: spikes, float32 ``(recording, 70, 64)``.
     """
-    recordings = read_recordings(path)
-    is_test = _is_test(recordings, held_out_speaker, path)
-    assert recordings.digit is not None
-    assert recordings.speaker is not None
-    speakers = len(set(recordings.speaker.tolist()))
-    split = (
-        f"official: recordings 0 to {OFFICIAL_TEST_INDICES - 1} of every digit and speaker for "
-        f"testing, the others for training; all {speakers} speakers in both parts"
-        if held_out_speaker is None
-        else f"speaker held out: all recordings of {held_out_speaker} for testing, those of the "
-        f"{speakers - 1} other speakers for training"
-    )
-    x = speech.encode_all(recordings.samples).astype(np.float32)
-    train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
-    return Dataset(
-        name="spoken_digits",
-        source=f"{ATTRIBUTION}; {len(x)} recordings by {speakers} speakers, SHA-256 of their names "
-        f"and samples {_digest(recordings)}",
-        licence=LICENCE,
-        encoding=speech.describe(),
-        split=f"{len(train)} training and {len(test)} test samples: {split}",
-        classes=tuple(str(value) for value in range(DIGITS)),
-        train_x=x[train],
-        train_y=recordings.digit[train],
-        test_x=x[test],
-        test_y=recordings.digit[test],
-        train_index=train.astype(np.int64),
-        test_index=test.astype(np.int64),
-    )
+
+    recordings: Recordings
+    x: npt.NDArray[np.float32]
+
+    @classmethod
+    def read(cls, path: Path | str) -> SpokenDigits:
+        """Read and encode the user's copy.
+
+        Raises:
+            PspikeError: as :func:`read_recordings`; E-DATA-LABELS without labels.
+        """
+        recordings = read_recordings(path)
+        _labels(recordings, path)
+        return cls(recordings, speech.encode_all(recordings.samples).astype(np.float32))
+
+    def speakers(self) -> list[str]:
+        """Names of the speakers, sorted."""
+        assert self.recordings.speaker is not None
+        return sorted(set(self.recordings.speaker.tolist()))
+
+    def dataset(self, held_out_speaker: str | None = None) -> Dataset:
+        """The data set with the official split, or with one speaker held out.
+
+        The official split of the Free Spoken Digit Dataset tests on recordings 0 to 4 of every
+        digit and speaker and trains on the others; every speaker is heard in both parts.
+
+        Args:
+            held_out_speaker: test on all recordings of this speaker and train on the others'.
+
+        Raises:
+            PspikeError: E-DATA-EMPTY where one part of the split would be empty.
+        """
+        recordings, speakers = self.recordings, len(self.speakers())
+        assert recordings.digit is not None
+        is_test = _is_test(recordings, held_out_speaker)
+        train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+        split = (
+            f"official: recordings 0 to {OFFICIAL_TEST_INDICES - 1} of every digit and speaker for "
+            f"testing, the others for training; all {speakers} speakers in both parts"
+            if held_out_speaker is None
+            else f"speaker held out: all recordings of {held_out_speaker} for testing, those of "
+            f"the {speakers - 1} other speakers for training"
+        )
+        return Dataset(
+            name="spoken_digits",
+            source=f"{ATTRIBUTION}; {len(self.x)} recordings by {speakers} speakers, SHA-256 of "
+            f"their names and samples {_digest(recordings)}",
+            licence=LICENCE,
+            encoding=speech.describe(),
+            split=f"{len(train)} training and {len(test)} test samples: {split}",
+            classes=tuple(str(value) for value in range(DIGITS)),
+            train_x=self.x[train],
+            train_y=recordings.digit[train],
+            test_x=self.x[test],
+            test_y=recordings.digit[test],
+            train_index=train.astype(np.int64),
+            test_index=test.astype(np.int64),
+        )
 
 
-def _is_test(
-    recordings: Recordings, held_out_speaker: str | None, where: Path | str
-) -> npt.NDArray[np.bool_]:
-    """Which recordings are for testing, ``(recording,)``."""
-    if recordings.index is None or recordings.speaker is None:
+def load_spoken_digits(path: Path | str, held_out_speaker: str | None = None) -> Dataset:
+    """The encoded recordings of the user's copy, split as by :meth:`SpokenDigits.dataset`."""
+    return SpokenDigits.read(path).dataset(held_out_speaker)
+
+
+def _labels(
+    recordings: Recordings, where: Path | str | None = None
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
+    """Speaker and index of every recording."""
+    if recordings.speaker is None or recordings.index is None:
         raise PspikeError(
             "E-DATA-LABELS",
             "the recordings have no labels",
             why="not all files are called {digit}_{speaker}_{index}.wav",
             fix="name all files like 7_george_12.wav",
-            where=str(where),
+            where=None if where is None else str(where),
         )
+    return recordings.speaker, recordings.index
+
+
+def _is_test(recordings: Recordings, held_out_speaker: str | None) -> npt.NDArray[np.bool_]:
+    """Which recordings are for testing, ``(recording,)``."""
+    speaker, index = _labels(recordings)
     is_test: npt.NDArray[np.bool_] = (
-        recordings.index < OFFICIAL_TEST_INDICES
-        if held_out_speaker is None
-        else recordings.speaker == held_out_speaker
+        index < OFFICIAL_TEST_INDICES if held_out_speaker is None else speaker == held_out_speaker
     )
     if is_test.all() or not is_test.any():
-        speakers = sorted(set(recordings.speaker.tolist()))
+        speakers = sorted(set(speaker.tolist()))
         raise PspikeError(
             "E-DATA-EMPTY",
             "one part of the split has no recordings",
             why=f"{is_test.sum()} of {len(is_test)} are for testing; the speakers are "
             + ", ".join(speakers[:20]),
             fix="give the complete data set, and the name of one of its speakers",
-            where=str(where),
         )
     return is_test
 
@@ -420,7 +463,8 @@ def write_spikes(
     recordings = read_recordings(path)
     chosen = np.arange(len(recordings.samples))
     if part != "all":
-        chosen = np.flatnonzero(_is_test(recordings, None, path) == (part == "test"))
+        _labels(recordings, path)
+        chosen = np.flatnonzero(_is_test(recordings, None) == (part == "test"))
     arrays: dict[str, npt.NDArray[Any]] = {
         "x": speech.encode_all([recordings.samples[i] for i in chosen]),
         "names": np.array(recordings.names)[chosen],

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812  # the field's usual name
 from torch import Tensor
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.models.datasets import load_dataset, stratified_split
+from pspike_deploy.models.datasets import Dataset, load_dataset, stratified_split
 from pspike_deploy.models.evaluation import evaluate
 from pspike_deploy.models.networks import Network, NetworkConfig, architecture_of
 from pspike_deploy.models.p_spikessm import PSpikeSSM
@@ -79,6 +79,7 @@ def train(
     epochs: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     validation_fraction: float | None = None,
+    dataset: Dataset | None = None,
 ) -> TrainingResult:
     """Train a network; the test samples are not looked at.
 
@@ -94,9 +95,12 @@ def train(
             after every epoch (one draw); default: the recipe's share, or 0 where it has none. Of a
             P-SpikeSSM it guides the choice of settings, nothing else; of two-state neurons also
             the learning rate and the choice of the epoch.
+        dataset: what to train on; default: the recipe's data set, where it is packaged.
 
     Raises:
-        PspikeError: ``E-RECIPE`` for an unknown name, ``E-USAGE`` for a number out of range.
+        PspikeError: ``E-RECIPE`` for an unknown name, ``E-USAGE`` for a number out of range,
+            ``E-INPUT-MISSING`` where the recipe's data set is not packaged and none is given,
+            ``E-DATA-SHAPE`` where the network does not take the data set.
     """
     chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe
     if epochs is not None:
@@ -104,7 +108,7 @@ def train(
     if validation_fraction is None:
         validation_fraction = getattr(chosen, "validation_fraction", 0.0)
     _check_numbers(chosen.epochs, seed, validation_fraction)
-    dataset = load_dataset(chosen.dataset)
+    dataset = dataset or load_dataset(chosen.dataset)
     x, y = torch.from_numpy(dataset.train_x), torch.from_numpy(dataset.train_y)
     held_out: tuple[Tensor, Tensor] | None = None
     if validation_fraction:

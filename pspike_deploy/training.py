@@ -12,7 +12,10 @@ from rich.progress import Progress as Bar
 from pspike_deploy.atomic import readable_os_errors
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models import card
-from pspike_deploy.models.recipes import find_recipe
+from pspike_deploy.models.datasets import Dataset, load_dataset
+from pspike_deploy.models.held_out import measure_held_out_speakers
+from pspike_deploy.models.recipes import AnyRecipe, find_recipe
+from pspike_deploy.models.spoken_digits import SpokenDigits, no_recordings
 from pspike_deploy.models.train import Progress, train
 
 #: Folder of the zoo in a clone of the repository; used where it exists.
@@ -23,6 +26,8 @@ def train_to_file(
     recipe: str,
     folder: Path | None = None,
     *,
+    data: Path | None = None,
+    held_out_speakers: bool = False,
     epochs: int | None = None,
     seed: int = 0,
     force: bool = False,
@@ -33,6 +38,9 @@ def train_to_file(
     Args:
         recipe: name of a recipe.
         folder: default: the zoo of a clone, else the current folder.
+        data: the user's copy of the data set, where it is not packaged.
+        held_out_speakers: train once more per speaker, without that speaker, and put the accuracy
+            on the unheard speaker on the card; spoken digits only.
         epochs: default: the recipe's.
         seed: of initial values, order of samples and spikes.
         force: replace files that exist.
@@ -42,9 +50,10 @@ def train_to_file(
         The facts of the card.
 
     Raises:
-        PspikeError: E-RECIPE, E-OUT-EXISTS, E-OUT-UNWRITABLE, E-OUT-DISK-FULL.
+        PspikeError: E-RECIPE, E-USAGE, E-INPUT-MISSING, E-OUT-EXISTS, E-OUT-UNWRITABLE,
+            E-OUT-DISK-FULL, and what the reader of the data raises.
     """
-    find_recipe(recipe)
+    chosen = find_recipe(recipe)
     folder = folder or (ZOO if ZOO.is_dir() else Path())
     target = folder / f"{recipe}.pt"
     if target.exists() and not force:
@@ -55,6 +64,7 @@ def train_to_file(
             fix="choose another --out folder, or replace it with --force",
             where=str(target),
         )
+    dataset, digits = _dataset(chosen, data, held_out_speakers)
     with readable_os_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
         bar = Bar(
@@ -73,5 +83,33 @@ def train_to_file(
                 state = f"loss {done.loss:.3f}, accuracy {100 * done.accuracy:.1f} %"
                 bar.update(task, completed=done.epoch, total=done.epochs, state=state)
 
-            result = train(recipe, seed=seed, epochs=epochs, progress=show)
-        return card.publish(result, folder)
+            def show_without(speaker: str, done: Progress) -> None:
+                bar.update(task, description=f"training {recipe} without {speaker}")
+                show(done)
+
+            result = train(chosen, seed=seed, epochs=epochs, progress=show, dataset=dataset)
+            held_out = None
+            if digits is not None:
+                held_out = measure_held_out_speakers(
+                    chosen, digits, seed=seed, epochs=epochs, progress=show_without
+                )
+        return card.publish(result, folder, dataset=dataset, held_out=held_out)
+
+
+def _dataset(
+    recipe: AnyRecipe, data: Path | None, held_out_speakers: bool
+) -> tuple[Dataset, SpokenDigits | None]:
+    """The data set of a recipe, and the recordings if speakers are to be held out."""
+    if not held_out_speakers:
+        return load_dataset(recipe.dataset, data), None
+    if recipe.dataset != "spoken_digits":
+        raise PspikeError(
+            "E-USAGE",
+            "no speakers can be held out",
+            why=f"{recipe.name} is trained on {recipe.dataset}",
+            fix="leave out --held-out-speakers",
+        )
+    if data is None:
+        raise no_recordings()
+    digits = SpokenDigits.read(data)
+    return digits.dataset(), digits
