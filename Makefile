@@ -49,9 +49,11 @@ lava: $(STAMP)
 	$(BIN)/pspike lava setup --quiet
 
 # Train the networks of the zoo again (a few minutes); overwrites checkpoints and cards.
+# With FSDD=..., your copy of the Free Spoken Digit Dataset, that of spoken digits, too (half an hour).
 zoo: $(STAMP)
 	$(BIN)/pspike train p_spikessm_digits --force
 	$(BIN)/pspike train p_spikessm_digits_linear --force
+	$(if $(FSDD),$(BIN)/pspike train silif_spoken_digits --data $(FSDD) --held-out-speakers --force)
 
 # Generated pages and the picture in the README, from the code and a run of the demo.
 docs: demo

@@ -117,12 +117,23 @@ def stratified_split(
 
     Returns:
         The positions of both parts, ascending int64.
+
+    Raises:
+        PspikeError: ``E-DATA-LABELS`` where a class has too few samples.
     """
     from sklearn.model_selection import train_test_split
 
-    first, second = train_test_split(
-        np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
-    )
+    try:
+        first, second = train_test_split(
+            np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
+        )
+    except ValueError as error:
+        raise PspikeError(
+            "E-DATA-LABELS",
+            f"{len(labels)} samples are too few to split off a share of {fraction:g}",
+            why=str(error),
+            fix="give more samples of every class",
+        ) from error
     return np.sort(first).astype(np.int64), np.sort(second).astype(np.int64)
 
 

@@ -200,9 +200,10 @@ def _integers(raw: bytes, width: int) -> npt.NDArray[Any]:
         return np.frombuffer(raw, np.uint8).astype(np.int16) - 128
     if width == 3:
         octets = np.frombuffer(raw, np.uint8).reshape(-1, 3).astype(np.int32)
-        return octets[:, 0] + (octets[:, 1] << 8) + (((octets[:, 2] ^ 0x80) - 0x80) << 16)
-    signed: npt.NDArray[Any] = np.frombuffer(raw, f"<i{width}")
-    return signed
+        high = (octets[:, 2] ^ 0x80) - 0x80  # the sign is in its first bit
+        values: npt.NDArray[Any] = octets[:, 0] + (octets[:, 1] << 8) + (high << 16)
+        return values
+    return np.frombuffer(raw, f"<i{width}")
 
 
 def _read_npz(path: Path) -> Recordings:

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 from pspike_deploy import cli
 from pspike_deploy.api import BACKENDS
 from pspike_deploy.errors import ERROR_CODES
+from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.pipeline import TARGETS
 from pspike_deploy.report.reference import errors_page
 from tests.official import STEPS, Variant, state_dict
 from tests.official_table import GUIDE, with_table
+from tests.recordings_of_digits import write_folder
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -69,6 +71,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save(state_dict(Variant()), tmp_path / "official.pt")
     (tmp_path / "settings.json").write_text('{"model": {"residual": "R"}, "l_max": 784}')
     np.save(tmp_path / "x.npy", rng.standard_normal((4, STEPS, 2)))
+    write_folder(tmp_path / "recordings", indices=12)
+    for part in ("train", "test"):
+        write_spikes(tmp_path / "recordings", tmp_path / f"{part}.npz", part=part)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import wave
@@ -11,47 +12,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pspike_deploy.data import user_data
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.models import speech
+from pspike_deploy.models import speech, zoo
+from pspike_deploy.models.card import measure, render
+from pspike_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from pspike_deploy.models.datasets import load_dataset
+from pspike_deploy.models.recipes import find_recipe
 from pspike_deploy.models.spoken_digits import (
     load_spoken_digits,
     main,
     read_recordings,
     write_spikes,
 )
+from pspike_deploy.models.train import train
+from pspike_deploy.training import train_to_file
+from tests.recordings_of_digits import miniature, tone, write_folder, write_wav
+
+NAME = "silif_spoken_digits"
+TARGET = 0.9  #: accuracy on the official test part that the zoo promises
+ZOO = Path(zoo.__file__).parent
 
 Array = npt.NDArray[Any]
-
-
-def tone(frequency: float, seconds: float = 0.4, rate: int = 8000, peak: int = 8000) -> Array:
-    """A tone with a soft beginning and end, int16 (sample,)."""
-    time = np.arange(round(seconds * rate)) / rate
-    envelope = np.sin(np.pi * time / seconds)
-    return (peak * envelope * np.sin(2 * np.pi * frequency * time)).astype(np.int16)
-
-
-def write_wav(path: Path, samples: Array, rate: int = 8000, channels: int = 1) -> None:
-    with wave.open(str(path), "wb") as stream:
-        stream.setparams((channels, samples.itemsize, rate, 0, "NONE", ""))
-        stream.writeframes(samples.astype(samples.dtype.newbyteorder("<")).tobytes())
-
-
-def miniature(indices: int = 6) -> dict[str, Array]:
-    """Recordings in the layout of one file: 10 digits, 2 speakers, in the order of the digits."""
-    rows = [(d, s, i) for d in range(10) for s in ("ann", "bob") for i in range(indices)]
-    parts = [tone(200 + 300 * d + 20 * (s == "bob"), 0.2 + 0.01 * i) for d, s, i in rows]
-    return {
-        "samples": np.concatenate(parts),
-        "offsets": np.cumsum([0, *map(len, parts)]),
-        "digit": np.array([d for d, _, _ in rows], np.uint8),
-        "speaker": np.array([s for _, s, _ in rows]),
-        "index": np.array([i for _, _, i in rows], np.uint8),
-        "rate": np.array(8000),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +49,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, data = tmp_path_factory.mktemp("wav"), miniature()
-    for row in range(len(data["digit"])):
-        name = "_".join(str(data[key][row]) for key in ("digit", "speaker", "index"))
-        samples = data["samples"][data["offsets"][row] : data["offsets"][row + 1]]
-        write_wav(path / f"{name}.wav", samples)
+    path = tmp_path_factory.mktemp("wav") / "recordings"
+    write_folder(path)
     return path
 
 
@@ -365,6 +348,86 @@ def test_recordings_without_labels_can_be_encoded_but_not_split(tmp_path: Path) 
         write_spikes(tmp_path, tmp_path / "y.npz", part="validation")
 
 
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_the_recipe_needs_the_users_own_copy(tmp_path: Path) -> None:
+    for act in (
+        lambda: train(NAME),
+        lambda: train_to_file(NAME, tmp_path, quiet=True),
+        lambda: train_to_file(NAME, tmp_path, held_out_speakers=True, quiet=True),
+        lambda: load_dataset("spoken_digits"),
+    ):
+        with pytest.raises(PspikeError, match="--data") as caught:
+            act()
+        assert caught.value.code == "E-INPUT-MISSING"
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_recipes_take_neither_data_nor_speakers(archive: Path, tmp_path: Path) -> None:
+    for options in ({"data": archive}, {"held_out_speakers": True}):
+        with pytest.raises(PspikeError) as caught:
+            train_to_file("p_spikessm_digits", tmp_path, quiet=True, **options)  # type: ignore[arg-type]
+        assert caught.value.code == "E-USAGE"
+
+
+def test_too_few_recordings_are_refused(archive: Path) -> None:
+    with pytest.raises(PspikeError) as caught:
+        train(NAME, dataset=load_spoken_digits(archive))
+    assert caught.value.code == "E-DATA-LABELS"
+
+
+def test_training_on_a_copy_writes_checkpoint_and_card(tmp_path: Path) -> None:
+    archive = tmp_path / "digits.npz"
+    np.savez(archive, **miniature(indices=12))
+    facts = train_to_file(
+        NAME, tmp_path, data=archive, held_out_speakers=True, epochs=1, quiet=True
+    )
+    assert facts["reproduce"] == (
+        f"pspike train {NAME} --data RECORDINGS --epochs 1 --held-out-speakers"
+    )
+    assert list(facts["firing_rates"]) == ["input", "layer0", "layer1"]
+    assert list(facts["held_out_speakers"]["speakers"]) == ["ann", "bob"]
+    card = (tmp_path / f"{NAME}.md").read_text("utf-8")
+    assert "| ann | 120 |" in card
+    assert "Free Spoken Digit Dataset (Zohar Jackson et al." in card
+    assert "CC BY-SA 4.0" in card
+    again = train(NAME, epochs=1, dataset=load_spoken_digits(archive))
+    stored = load_checkpoint(tmp_path / f"{NAME}.pt").network.state_dict()
+    for name, tensor in again.network.state_dict().items():
+        assert torch.equal(tensor, stored[name]), name
+
+
+# --- the zoo ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published() -> tuple[Checkpoint, dict[str, Any]]:
+    facts = json.loads((ZOO / f"{NAME}.json").read_text("utf-8"))
+    return load_checkpoint(ZOO / f"{NAME}.pt"), facts
+
+
+def test_the_card_states_the_facts(published: tuple[Checkpoint, dict[str, Any]]) -> None:
+    checkpoint, facts = published
+    recipe = find_recipe(NAME)
+    assert facts["file"]["sha256"] == checkpoint.sha256
+    assert facts["parameters"] == recipe.config.parameter_count()
+    assert facts["config"] == recipe.config.to_dict() == checkpoint.config.to_dict()
+    assert facts["config"]["initial_state"] == "zero"
+    assert facts["training"]["settings"] == checkpoint.training["settings"] == recipe.settings()
+    assert facts["data"] == checkpoint.data
+    assert facts["data"]["encoding"] == speech.describe()
+    assert facts["accuracy"]["samples"] == facts["data"]["test_samples"] == 300
+    assert facts["accuracy"]["mean"] >= TARGET
+    assert facts["reproduce"] == f"pspike train {NAME} --data RECORDINGS --held-out-speakers"
+    speakers = facts["held_out_speakers"]["speakers"]
+    assert list(speakers) == ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
+    assert facts["held_out_speakers"]["mean"] == pytest.approx(
+        np.mean([entry["accuracy"] for entry in speakers.values()]), abs=2e-5
+    )
+    assert (ZOO / f"{NAME}.md").read_text("utf-8") == render(facts)
+
+
 # --- the real recordings ------------------------------------------------------------------------
 
 
@@ -377,9 +440,17 @@ def real() -> Path:
     return path
 
 
-def test_the_real_recordings_have_the_official_split(real: Path) -> None:
+def test_the_zoo_network_reaches_the_accuracy_of_its_card_on_the_real_recordings(
+    real: Path, published: tuple[Checkpoint, dict[str, Any]]
+) -> None:
+    checkpoint, facts = published
     dataset = load_spoken_digits(real)
     assert dataset.train_x.shape == (2700, 70, 64)
     assert dataset.test_x.shape == (300, 70, 64)
     assert np.bincount(dataset.test_y).tolist() == [30] * 10
-    assert 0.1 < dataset.train_x.mean() < 0.15
+    assert dataset.describe() == facts["data"]
+    measured = measure(NAME, checkpoint, dataset=dataset)
+    # Another machine may round differently and change a few spikes, and with them a few answers.
+    assert measured["accuracy"]["mean"] == pytest.approx(facts["accuracy"]["mean"], abs=3.1 / 300)
+    assert measured["accuracy"]["mean"] >= TARGET
+    assert measured["firing_rates"] == pytest.approx(facts["firing_rates"], abs=1e-3)

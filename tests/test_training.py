@@ -22,7 +22,7 @@ from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.datasets import load_dataset
 from pspike_deploy.models.evaluation import evaluate, firing_rates, predict
 from pspike_deploy.models.p_spikessm import PSpikeSSM
-from pspike_deploy.models.recipes import RECIPES, find_recipe
+from pspike_deploy.models.recipes import find_recipe
 from pspike_deploy.models.train import (
     Progress,
     TrainingResult,
@@ -234,7 +234,7 @@ def test_publishing_writes_checkpoint_and_card_and_nothing_else(
 # --- the zoo ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=sorted(RECIPES))
+@pytest.fixture(scope="module", params=sorted(TARGETS))
 def trained(request: pytest.FixtureRequest) -> tuple[str, Checkpoint, dict[str, Any]]:
     name: str = request.param
     facts = json.loads((ZOO / f"{name}.json").read_text(encoding="utf-8"))
