@@ -59,7 +59,7 @@ zoo: $(STAMP)
 docs: demo
 	$(BIN)/python -m pspike_deploy.graph.describe docs/dialect.md
 	$(BIN)/python -m pspike_deploy.report.reference docs build/digits/summary.json
-	$(BIN)/python -m tests.official_table
+	$(BIN)/python -m tests.format_tables
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -17,9 +17,10 @@ from pspike_deploy.errors import ERROR_CODES
 from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.pipeline import TARGETS
 from pspike_deploy.report.reference import errors_page
+from tests.format_tables import TABLES, with_table
 from tests.official import STEPS, Variant, state_dict
-from tests.official_table import GUIDE, with_table
 from tests.recordings_of_digits import write_folder
+from tests.test_two_state_checkpoints import as_published, random_network
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,9 +31,10 @@ def test_the_page_of_errors_is_generated() -> None:
     assert (ROOT / "docs" / "errors.md").read_text("utf-8") == errors_page()
 
 
-def test_the_table_of_official_variants_is_generated() -> None:
-    page = GUIDE.read_text("utf-8")
-    assert page == with_table(page)
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_supported_formats_are_generated(name: str) -> None:
+    page = TABLES[name][0].read_text("utf-8")
+    assert page == with_table(name, page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -71,6 +73,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save(state_dict(Variant()), tmp_path / "official.pt")
     (tmp_path / "settings.json").write_text('{"model": {"residual": "R"}, "l_max": 784}')
     np.save(tmp_path / "x.npy", rng.standard_normal((4, STEPS, 2)))
+    for neuron in ("SiLIF", "adLIF"):
+        torch.save(as_published(random_network(neuron)), tmp_path / f"{neuron.lower()}.pth")
+    (tmp_path / "adlif.json").write_text('{"neuron": "adLIF"}')
+    np.savez(tmp_path / "spikes.npz", x=rng.poisson(0.5, (4, 20, 3)).astype(np.float32))
     write_folder(tmp_path / "recordings", indices=12)
     for part in ("train", "test"):
         write_spikes(tmp_path / "recordings", tmp_path / f"{part}.npz", part=part)

@@ -2,7 +2,7 @@
 
 One node covers the two-state family: LIF, adLIF, cAdLIF, RadLIF, SiLIF, C-SiLIF, SE- and EF-adLIF,
 resonate-and-fire, BRF, HRF and the neuron of SpikingSSMs. What sets them apart are constants, the
-order of the two updates and the kind of reset; ``docs/two-state-neurons.md`` has the table.
+order of the two updates and the kind of reset; ``docs/guides/two-state-neurons.md`` has the table.
 """
 
 from __future__ import annotations
