@@ -45,6 +45,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's usual name
 from torch import Tensor, nn
 
+from pspike_deploy.models.adaptive_lif_sequence import adaptive_lif_spikes
 from pspike_deploy.models.two_state_config import RECURRENT, TwoStateConfig
 
 #: Effective decay ranges: exp(-1 / tau) with tau in steps.
@@ -194,6 +195,13 @@ class AdaptiveLIF(TwoStateCell):
     def effective(self) -> AdaptiveValues:
         """The parameters as they are used."""
         raise NotImplementedError
+
+    def forward(
+        self, current: Tensor, state: NeuronState, trace: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        if trace is not None or self.recurrent is not None or state.u.requires_grad:
+            return super().forward(current, state, trace)
+        return adaptive_lif_spikes(current, self.effective(), state)
 
     def begin(self) -> Advance:
         alpha, beta, a, b = self.effective()

@@ -249,6 +249,32 @@ def test_gradients_reach_every_parameter(neuron: str) -> None:
         assert float(parameter.grad.abs().sum()) > 0, name
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("neuron", ["SiLIF", "cAdLIF", "adLIF"])
+def test_backpropagation_written_out_is_that_of_the_steps(neuron: str, dtype: torch.dtype) -> None:
+    config = replace(CONFIG, neuron=neuron)
+    network = random_network(config, scatter=0.0).to(dtype).train()
+    x = random_input(config).to(dtype)
+    start = random_network(replace(config, initial_state="random")).initial_states(BATCH)
+    states = InitialStates(
+        tuple(NeuronState(*(part.to(dtype) for part in state)) for state in start.layers),
+        start.readout.to(dtype),
+    )
+    weight = torch.randn(BATCH, CONFIG.n_classes, dtype=dtype)
+    results = []
+    for trace in (None, {}):  # with a trace the steps are recorded one by one
+        network.zero_grad()
+        logits = network(x, states, trace)
+        (logits * weight).sum().backward()
+        results.append((logits, [p.grad.clone() for p in network.parameters()]))
+    (fast, gradients), (slow, expected) = results
+    assert torch.equal(fast, slow)
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+    for (name, _), a, b in zip(network.named_parameters(), gradients, expected, strict=True):
+        assert float(b.abs().sum()) > 0, name
+        assert float((a - b).abs().max()) <= tolerance * (1 + float(b.abs().max())), name
+
+
 def test_a_gradient_flows_through_the_soft_reset() -> None:
     network = TwoStateNetwork(TwoStateConfig(1, (1,), 2, "LIF", norm="none")).double()
     cell = next(network.cells())

@@ -69,6 +69,8 @@ class Original:
         trace: Trace = {}
         with torch.no_grad():
             logits = self.network(self.tensor("x"), states, trace)
+            plain = self.network(self.tensor("x"), states)
+        assert torch.allclose(plain, logits, rtol=0, atol=1e-4), "a trace changes the result"
         return logits, trace
 
     def run_layer(self, index: int, spikes: Tensor) -> Trace:
