@@ -22,7 +22,6 @@ from tests.test_two_state_checkpoints import as_published
 from tests.test_two_state_checkpoints import random_network as published_network
 from tests.test_two_state_networks import CONFIG, random_input, random_network
 
-
 #: Recurrent neurons start at zero in integers.
 STARTS = [
     (neuron, start)
