@@ -27,6 +27,7 @@ from pspike_deploy.graph.nodes import (
     MeanPool,
     Node,
     Quantize,
+    SecondOrderSSM,
     SoftmaxSum,
     Sum,
     TwoStateNeuron,
@@ -308,6 +309,24 @@ def _(
     )
     run.count(name, overflows, first, tensors["state"])
     return spikes
+
+
+@node_output.register
+def _(
+    node: SecondOrderSSM, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    from pspike_deploy.simulators.neuron_kernels import oscillators
+
+    names, state = ("a_zz", "a_zx", "a_xz"), formats.tensors["state"]
+    y, overflows, first = oscillators(
+        np.ascontiguousarray(inputs[0]),
+        factors=np.stack([getattr(node, field).astype(np.int64) for field in names]),
+        shifts=tuple(int(formats.tensors[field].fractions()) for field in names),
+        bits=state.bits,
+        wrap=run.graph.semantics.overflow == "wrap",
+    )
+    run.count(name, overflows, first, state)
+    return y
 
 
 @node_output.register

@@ -6,7 +6,12 @@ and stepped.
 
 from __future__ import annotations
 
-from pspike_deploy.graph.nodes import LeakyIntegrator, SoftmaxSum, TwoStateNeuron
+from pspike_deploy.graph.nodes import (
+    LeakyIntegrator,
+    SecondOrderSSM,
+    SoftmaxSum,
+    TwoStateNeuron,
+)
 from pspike_deploy.simulators.interpreter_nodes import (
     Step,
     Unit,
@@ -117,6 +122,24 @@ def _(node: LeakyIntegrator, unit: Unit) -> Step:
         for i in range(len(decay)):
             u[i] = unit.fit(toward_zero(decay[i] * u[i], f_decay[i]) + x[i], bits, i, "state")
         return list(u)
+
+    return step
+
+
+@start.register
+def _(node: SecondOrderSSM, unit: Unit) -> Step:
+    a_zz, a_zx, a_xz = (integers(a) for a in (node.a_zz, node.a_zx, node.a_xz))
+    neurons = len(a_zz)
+    f_zz, f_zx, f_xz = (unit.points(field, neurons) for field in ("a_zz", "a_zx", "a_xz"))
+    bits = unit.formats.tensors["state"].bits
+    z, x = [0] * neurons, [0] * neurons
+
+    def step(u: Vector) -> Vector:
+        for i in range(neurons):
+            kept = toward_zero(a_zz[i] * z[i], f_zz[i]) + toward_zero(a_zx[i] * x[i], f_zx[i])
+            z[i] = unit.fit(kept + u[i], bits, i, "z")
+            x[i] = unit.fit(x[i] + toward_zero(a_xz[i] * z[i], f_xz[i]), bits, i, "x")
+        return list(x)
 
     return step
 

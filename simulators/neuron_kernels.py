@@ -173,6 +173,47 @@ def two_state(
     return spikes, int(overflows.sum()), (row, step, neuron, value)
 
 
+@njit(parallel=True, cache=True)
+def _oscillators(
+    u: Any, factors: Any, shifts: Any, bits: Any, wrap: Any, y: Any, overflows: Any, first: Any
+) -> None:
+    samples, steps, neurons = u.shape
+    a_zz, a_zx, a_xz = factors
+    zz, zx, xz = shifts
+    for sample in prange(samples):
+        z, x = np.zeros(neurons, np.int64), np.zeros(neurons, np.int64)
+        for step in range(steps):
+            for i in range(neurons):
+                at = (sample, step, i)
+                velocity = toward_zero(a_zz[i] * z[i], zz) + toward_zero(a_zx[i] * x[i], zx)
+                velocity += u[sample, step, i]
+                z[i] = _register(velocity, bits, wrap, overflows, first, at)
+                position = x[i] + toward_zero(a_xz[i] * z[i], xz)
+                x[i] = _register(position, bits, wrap, overflows, first, at)
+                y[sample, step, i] = x[i]
+
+
+def oscillators(
+    u: IntArray, *, factors: IntArray, shifts: tuple[int, ...], bits: int, wrap: bool
+) -> tuple[IntArray, int, tuple[int, int, int, int]]:
+    """Second-order SSM over whole sequences; results as of :func:`two_state`.
+
+    Args:
+        u: (sample, step, neuron), in state units.
+        factors: (3, neuron): a_zz, a_zx, a_xz.
+        shifts: of the products, in the same order.
+        bits: width of the states.
+        wrap: wrap on overflow instead of saturating.
+    """
+    y = np.empty_like(u)
+    overflows = np.zeros(len(u), np.int64)
+    first = np.zeros((len(u), 3), np.int64)
+    _oscillators(u, factors, shifts, bits, wrap, y, overflows, first)
+    row = int(np.argmax(overflows > 0))
+    step, neuron, value = (int(v) for v in first[row])
+    return y, int(overflows.sum()), (row, step, neuron, value)
+
+
 @njit(cache=True)
 def _leaky(
     x: Any, u: Any, decay: Any, shift: Any, bits: Any, wrap: Any, overflows: Any, first: Any

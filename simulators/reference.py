@@ -31,6 +31,7 @@ from pspike_deploy.graph.nodes import (
     Linear,
     MeanPool,
     Node,
+    SecondOrderSSM,
     SoftmaxSum,
     Sum,
     TwoStateNeuron,
@@ -259,6 +260,21 @@ def convolution_kernel(node: DiagonalSSM, steps: int) -> npt.NDArray[np.float64]
         kernel[step] = power.sum(axis=1).real
         power = power * a
     return kernel
+
+
+@node_output.register
+def _(node: SecondOrderSSM, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
+    (u,) = inputs
+    a_zz, a_zx, a_xz = (run.tensor(a) for a in (node.a_zz, node.a_zx, node.a_xz))
+    z, x, y = torch.zeros_like(u[:, 0]), torch.zeros_like(u[:, 0]), torch.empty_like(u)
+    peak = torch.zeros((), dtype=run.dtype, device=run.device)
+    for step in range(u.shape[1]):
+        z = a_zz * z + a_zx * x + u[:, step]
+        x = x + a_xz * z
+        y[:, step] = x
+        peak = torch.maximum(peak, z.abs().max())
+    run.state_peaks[name] = float(torch.maximum(peak, y.abs().max()))
+    return y
 
 
 @node_output.register

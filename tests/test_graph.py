@@ -125,7 +125,8 @@ def test_parameters_are_counted() -> None:
 def test_every_node_type_is_in_the_table_by_its_name() -> None:
     assert all(cls.__name__ == name for name, cls in NODE_TYPES.items())
     neurons = {"TwoStateNeuron", "LeakyIntegrator", "SoftmaxSum"}  # see test_two_state.py
-    assert {*CHAIN_TYPES, *neurons, "Input", "Output", "Quantize"} == set(NODE_TYPES)
+    others = {"SecondOrderSSM"}  # see test_second_order_ssm.py
+    assert {*CHAIN_TYPES, *neurons, *others, "Input", "Output", "Quantize"} == set(NODE_TYPES)
 
 
 def test_every_node_knows_its_shapes() -> None:

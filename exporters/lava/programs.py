@@ -29,6 +29,7 @@ from pspike_deploy.graph.nodes import (
     MeanPool,
     Node,
     Quantize,
+    SecondOrderSSM,
     SoftmaxSum,
     Sum,
     TwoStateNeuron,
@@ -263,6 +264,15 @@ def _(node: LeakyIntegrator, place: Place) -> Operation:
         **_start(node, place),
     }
     return Operation("LeakyIntegrator", settings, {"decay": _integers(node.decay)}, state_words=1)
+
+
+@to_operation.register
+def _(node: SecondOrderSSM, place: Place) -> Operation:
+    fields = ("a_zz", "a_zx", "a_xz")
+    settings: dict[str, Any] = {f"{field}_shift": _shift(place.f(field)) for field in fields}
+    settings["state_bits"] = place.formats.tensors["state"].bits
+    arrays = {field: _integers(getattr(node, field)) for field in fields}
+    return Operation("SecondOrderSSM", settings, arrays, state_words=2)
 
 
 def _start(node: TwoStateNeuron | LeakyIntegrator, place: Place) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from pspike_deploy.graph.nodes import (
     MeanPool,
     Node,
     Output,
+    SecondOrderSSM,
     SoftmaxSum,
     Sum,
     TwoStateNeuron,
@@ -238,6 +239,14 @@ def _(node: TwoStateNeuron, operation: Operation, graph: Graph, inputs: list[int
 def _(node: LeakyIntegrator, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     state = 1 << (int(operation.settings["state_bits"]) - 1)
     return _peak(operation.parameters["decay"]) * state + inputs[0]
+
+
+@largest_intermediate.register
+def _(node: SecondOrderSSM, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    state = 1 << (int(operation.settings["state_bits"]) - 1)
+    peak = {name: _peak(array) for name, array in operation.parameters.items()}
+    velocity = state * (peak["a_zz"] + peak["a_zx"]) + inputs[0]
+    return max(velocity, state * (peak["a_xz"] + 1))
 
 
 @largest_intermediate.register

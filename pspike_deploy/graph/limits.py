@@ -19,6 +19,7 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     LeakyIntegrator,
     MeanPool,
+    SecondOrderSSM,
     TwoStateNeuron,
 )
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
@@ -32,7 +33,7 @@ PRODUCT_BITS: Final = 62
 
 _MULTIPLYING: Final = (
     *(ChannelAffine, Bernoulli, MeanPool, DiagonalSSM),
-    *(TwoStateNeuron, LeakyIntegrator),
+    *(TwoStateNeuron, LeakyIntegrator, SecondOrderSSM),
 )
 
 
@@ -75,6 +76,9 @@ def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tu
         shifts = gain.fractions() - tensors["state"].fractions()
     elif isinstance(node, LeakyIntegrator):
         factors, shifts = tensors["decay"].bits + tensors["state"].bits, np.asarray(0)
+    elif isinstance(node, SecondOrderSSM):
+        factors = max(form.bits for form in tensors.values()) + tensors["state"].bits
+        shifts = np.asarray(0)
     elif isinstance(node, DiagonalSSM):
         factors = max(tensors["a_bar"].bits, tensors["c"].bits) + tensors["state"].bits
         shifts = np.asarray(0)

@@ -168,6 +168,36 @@ class DiagonalSSM(Node):
         return 2 * self.modes * int(self.d.size)
 
 
+@dataclass(frozen=True, eq=False)
+class SecondOrderSSM(Node):
+    """Real diagonal oscillators, already discretised: velocity z and position x of each neuron.
+
+    z[t] = a_zz z[t-1] + a_zx x[t-1] + u[t],  x[t] = x[t-1] + a_xz z[t],  y[t] = x[t], with u the
+    input and z[-1] = x[-1] = 0. All arrays (neurons,). The input gain and the dense matrices B and
+    C belong to the nodes around it; a complex B makes two neurons of every oscillator.
+
+    With step size D, stiffness A and damping G (LinOSS and D-LinOSS of Rusch and Rus):
+
+        LinOSS-IMEX: a_zz = 1,               a_zx = -D A,  a_xz = D,  input gain D
+        LinOSS-IM:   a_zz = 1 / (1 + D D A), a_zx = -D A a_zz,  a_xz = D,  input gain D a_zz
+        D-LinOSS:    a_zz = 1 / (1 + D G),   a_zx = -D A a_zz,  a_xz = D,  input gain D a_zz
+    """
+
+    integrates: ClassVar[bool] = True
+
+    a_zz: Array
+    a_zx: Array
+    a_xz: Array
+
+    @property
+    def input_shape(self) -> Shape:
+        return tuple(self.a_zz.shape)
+
+    @property
+    def state_words(self) -> int:
+        return 2 * int(self.a_zz.size)
+
+
 #: Pointwise functions that :class:`Activation` knows.
 ACTIVATION_KINDS = ("gelu", "relu")
 
@@ -249,6 +279,7 @@ NODE_TYPES: dict[str, type[Node]] = {
         BatchNorm,
         Bernoulli,
         DiagonalSSM,
+        SecondOrderSSM,
         Activation,
         Sum,
         MeanPool,

@@ -223,6 +223,11 @@ POINT_LAWS: Final[dict[str, tuple[tuple[str, dict[str, int]], ...]]] = {
         ("f_a >= 0", {"a_bar": 1}),
         ("f_c + f_state - f_out >= 0", {"c": 1, "state": 1, "out": -1}),
     ),
+    "SecondOrderSSM": (
+        _STATE_DRIVES,
+        ("f_out = f_state", {"out": 1, "state": -1}),
+        *((f"f_{name} >= 0", {name: 1}) for name in ("a_zz", "a_zx", "a_xz")),
+    ),
     "Activation": (("f_out = f_in", {"out": 1, "in": -1}),),
     "Sum": (("f_out = f_in", {"out": 1, "in": -1}),),
     "MeanPool": (("f_out = f_state", {"out": 1, "state": -1}),),

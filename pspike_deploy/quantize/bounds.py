@@ -28,13 +28,14 @@ from pspike_deploy.graph.nodes import (
     Node,
     Output,
     Quantize,
+    SecondOrderSSM,
     SoftmaxSum,
     Sum,
     TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
-from pspike_deploy.quantize.neuron_states import largest_state, state_bounds
+from pspike_deploy.quantize.neuron_states import largest_state, oscillator_bounds, state_bounds
 from pspike_deploy.quantize.ranges import Interval, interval
 
 
@@ -194,6 +195,17 @@ def _(
     real = replace(node, decay=formats.tensors["decay"].to_real(node.decay))
     step = widened(inputs[0], 1.0, state)
     return Bound(interval(real, [step]), share_of(largest_state(real, step.per_neuron), state))
+
+
+@bound_of.register
+def _(node: SecondOrderSSM, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
+    state = formats.tensors["state"]
+    fields = ("a_zz", "a_zx", "a_xz")
+    real = {field: formats.tensors[field].to_real(getattr(node, field)) for field in fields}
+    unit = 2.0 ** -int(state.fractions())
+    largest = oscillator_bounds(SecondOrderSSM(**real), inputs[0].per_neuron, unit)
+    found = Interval(-largest[:, 1], largest[:, 1])
+    return Bound(found, share_of(float(largest.max(initial=0.0)), state))
 
 
 @bound_of.register

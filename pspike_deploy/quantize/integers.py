@@ -24,6 +24,7 @@ from pspike_deploy.graph.nodes import (
     Node,
     Output,
     Quantize,
+    SecondOrderSSM,
     SoftmaxSum,
     Sum,
     TwoStateNeuron,
@@ -262,6 +263,10 @@ class Quantizer:
     @convert.register
     def _(self, node: LeakyIntegrator, name: str) -> Node:
         return neuron_integers.leaky_integrator(self, node, name)
+
+    @convert.register
+    def _(self, node: SecondOrderSSM, name: str) -> Node:
+        return neuron_integers.second_order_ssm(self, node, name)
 
     @convert.register
     def _(self, node: SoftmaxSum, name: str) -> Node:

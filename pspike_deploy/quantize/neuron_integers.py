@@ -12,7 +12,7 @@ import numpy as np
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.limits import MOST_RIGHT_SHIFT
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
-from pspike_deploy.graph.nodes import LeakyIntegrator, TwoStateNeuron
+from pspike_deploy.graph.nodes import LeakyIntegrator, SecondOrderSSM, TwoStateNeuron
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format, fraction_bits_for
 from pspike_deploy.quantize.formats import SPIKE_FORMAT, weight_scale
@@ -56,6 +56,20 @@ def leaky_integrator(work: Quantizer, node: LeakyIntegrator, name: str) -> Leaky
     decay = work.store(name, "decay", node.decay, tensors["decay"])
     work.formats[name] = NodeQuantization(state, tensors, "toward_zero")
     return LeakyIntegrator(decay, node.initial_state, node.site)
+
+
+def second_order_ssm(work: Quantizer, node: SecondOrderSSM, name: str) -> SecondOrderSSM:
+    """Integers of a layer of oscillators; notes its formats."""
+    state = work.choices[name].format
+    tensors = {
+        field: _coefficient_format(work, getattr(node, field)) for field in ("a_zz", "a_zx", "a_xz")
+    }
+    arrays = {
+        field: work.store(name, field, getattr(node, field), form)
+        for field, form in tensors.items()
+    }
+    work.formats[name] = NodeQuantization(state, {**tensors, "state": state}, "toward_zero")
+    return SecondOrderSSM(**arrays)
 
 
 def _coefficient_format(work: Quantizer, values: Any) -> Format:

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pspike_deploy.graph.nodes import LeakyIntegrator, Node, TwoStateNeuron
+from pspike_deploy.graph.nodes import LeakyIntegrator, Node, SecondOrderSSM, TwoStateNeuron
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,6 +33,11 @@ def _(node: LeakyIntegrator, current: FloatArray) -> float:
 
 
 @largest_state.register
+def _(node: SecondOrderSSM, current: FloatArray) -> float:
+    return float(oscillator_bounds(node, current).max(initial=0.0))
+
+
+@largest_state.register
 def _(node: TwoStateNeuron, current: FloatArray) -> float:
     return float(state_bounds(node, current).max(initial=0.0))
 
@@ -41,6 +46,35 @@ def geometric(decay: FloatArray, drive: FloatArray) -> FloatArray:
     """drive (1 + decay + decay**2 + …); inf where the decay is not below 1."""
     total: FloatArray = np.where(decay < 1, drive / np.where(decay < 1, 1 - decay, 1.0), np.inf)
     return total
+
+
+def oscillator_bounds(
+    node: SecondOrderSSM, current: FloatArray, rounding: float = 0.0
+) -> FloatArray:
+    """Bound on z and x of each oscillator, (neurons, 2); inf where it does not decay.
+
+    The sums of the absolute impulse responses.
+
+    Args:
+        node: oscillators, in real numbers.
+        current: largest |input| per neuron.
+        rounding: error of one product.
+    """
+    velocity = np.stack([node.a_zz, node.a_zx], axis=-1)
+    position = node.a_xz[:, None] * velocity + np.array([0.0, 1.0])
+    step = np.stack([velocity, position], axis=1)
+    # Two products round in z, where their errors act like input; one more rounds in x alone.
+    drive = (current + 2 * rounding)[:, None]
+    gain = np.stack([np.ones_like(node.a_xz), node.a_xz], axis=-1)
+    response = np.broadcast_to(np.eye(2), step.shape)
+    total = np.zeros((len(current), 2))
+    for _ in range(RESPONSE_STEPS):
+        total += np.abs(np.einsum("nij,nj->ni", response, gain)) * drive
+        total += np.abs(response[..., 1]) * rounding
+        response = step @ response
+    shrink = np.abs(response).sum(axis=2).max(axis=1)
+    rest = geometric(shrink, total.max(axis=1))
+    return np.where(np.isfinite(rest)[:, None], total + (shrink * rest)[:, None], np.inf)
 
 
 def state_bounds(node: TwoStateNeuron, current: FloatArray, rounding: float = 0.0) -> FloatArray:

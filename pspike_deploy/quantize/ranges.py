@@ -27,12 +27,13 @@ from pspike_deploy.graph.nodes import (
     MeanPool,
     Node,
     Output,
+    SecondOrderSSM,
     SoftmaxSum,
     Sum,
     TwoStateNeuron,
 )
 from pspike_deploy.numerics.noise import Noise
-from pspike_deploy.quantize.neuron_states import geometric, largest_state
+from pspike_deploy.quantize.neuron_states import geometric, largest_state, oscillator_bounds
 from pspike_deploy.simulators import layerwise, reference
 
 FloatArray = npt.NDArray[np.float64]
@@ -72,7 +73,10 @@ def guaranteed(graph: Graph, input_range: Interval) -> dict[str, Interval]:
 
 
 def guaranteed_states(graph: Graph, outputs: Mapping[str, Interval]) -> dict[str, float]:
-    """Largest magnitude of the states of every neuron node, given all intervals; may be inf."""
+    """Largest magnitude of the states of every node that has its input's binary point; may be inf.
+
+    ``outputs``: intervals of all nodes.
+    """
     return {
         name: largest_state(node, outputs[graph.sources(name)[0]].per_neuron)
         for name, node in graph.nodes.items()
@@ -205,6 +209,12 @@ def _(node: LeakyIntegrator, inputs: list[Interval]) -> Interval:
         -geometric(decay, np.maximum(-inputs[0].low, 0)),
         geometric(decay, np.maximum(inputs[0].high, 0)) + (node.noise_site is not None),
     )
+
+
+@interval.register
+def _(node: SecondOrderSSM, inputs: list[Interval]) -> Interval:
+    position = oscillator_bounds(node, inputs[0].per_neuron)[:, 1]
+    return Interval(-position, position)
 
 
 @interval.register

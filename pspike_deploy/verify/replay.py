@@ -31,6 +31,7 @@ from pspike_deploy.graph.nodes import (
     LeakyIntegrator,
     Linear,
     Node,
+    SecondOrderSSM,
     SoftmaxSum,
     TwoStateNeuron,
 )
@@ -222,6 +223,12 @@ def _(node: SoftmaxSum, neuron: int) -> Node:
 @only_neuron.register
 def _(node: LeakyIntegrator, neuron: int) -> Node:
     return replace(node, decay=node.decay[neuron : neuron + 1])
+
+
+@only_neuron.register
+def _(node: SecondOrderSSM, neuron: int) -> Node:
+    here = slice(neuron, neuron + 1)
+    return SecondOrderSSM(node.a_zz[here], node.a_zx[here], node.a_xz[here])
 
 
 @only_neuron.register

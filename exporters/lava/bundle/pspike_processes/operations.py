@@ -151,6 +151,16 @@ def leaky_integrator(node, at, x):
     return node.state[0].copy()
 
 
+def second_order_ssm(node, at, u):
+    """Oscillators: z = fit(a_zz z + a_zx x + u), x = fit(x + a_xz z); state (2, neurons)."""
+    z, x = node.state
+    z = toward_zero(node.a_zz * z, node.a_zz_shift) + toward_zero(node.a_zx * x, node.a_zx_shift)
+    z = node.fit("z", z + u, node.state_bits, at)
+    x = node.fit("x", x + toward_zero(node.a_xz * z, node.a_xz_shift), node.state_bits, at)
+    node.state[:] = z, x
+    return x
+
+
 def softmax_sum(node, at, x):
     """Sum of softmax over time, on the host: state (1, classes)."""
     n, s = node.table.size - 1, node.interval_shift
@@ -178,5 +188,6 @@ OPERATIONS = {
     "MeanPool": mean_pool,
     "TwoStateNeuron": two_state,
     "LeakyIntegrator": leaky_integrator,
+    "SecondOrderSSM": second_order_ssm,
     "SoftmaxSum": softmax_sum,
 }
