@@ -13,6 +13,7 @@ from typing import Final
 from torch import nn
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.dplr import DPLR
 from pspike_deploy.models.modal import ModalForm, modal_form
 from pspike_deploy.models.p_spikessm import PSpikeSSM
@@ -35,7 +36,12 @@ def refusals(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -
         return []
     if forms is None:
         forms = modal_forms(network)
-    return [*_noncausal(network), *_unsupported(network), *_ill_conditioned(forms)]
+    return [
+        *_noncausal(network),
+        *_case_b(network),
+        *not_in_the_dialect(network),
+        *_ill_conditioned(forms),
+    ]
 
 
 def joined(errors: list[PspikeError]) -> PspikeError:
@@ -76,25 +82,32 @@ def _noncausal(network: PSpikeSSM) -> list[PspikeError]:
             why=f"layers {layers} sum over later spikes, so no step can be computed "
             "before the sequence has ended; a streaming target computes step by step",
             fix=f"retrain with two_sided=False (one-sided kernels; {_OFFICIAL} "
-            "model.layer.bidirectional=false); the trained two-sided weights cannot be converted",
+            "model.layer.bidirectional=false); the trained two-sided weights cannot be converted. "
+            "To study them as they are: --target nir --offline",
             where=layers,
         )
     ]
 
 
-def _unsupported(network: PSpikeSSM) -> list[PspikeError]:
-    config, found = network.config, []
-    blocks = [f"blocks.{i}" for i in range(config.n_layers)]
-    if config.bidirectional:
-        found.append(
-            _unsupported_error(
-                "the blocks are of case B (a second SSM beside the first)",
-                "their sites 0, 2 and 3 share one noise tensor, and a sampling node has a site and "
-                "noise of its own",
-                f"retrain with bidirectional=False ({_OFFICIAL} model.bidirectional=false)",
-                blocks,
-            )
+def _case_b(network: PSpikeSSM) -> list[PspikeError]:
+    if not network.config.bidirectional:
+        return []
+    return [
+        _unsupported_error(
+            "the blocks are of case B (a second SSM beside the first)",
+            "their sites 0, 2 and 3 share one noise tensor, and a sampling node has a site and "
+            "noise of its own",
+            f"retrain with bidirectional=False ({_OFFICIAL} model.bidirectional=false)",
+            [f"blocks.{i}" for i in range(network.config.n_layers)],
         )
+    ]
+
+
+def not_in_the_dialect(network: PSpikeSSM) -> list[PspikeError]:
+    """What no graph can express, whether it streams or not."""
+    config: PSpikeSSMConfig = network.config
+    found: list[PspikeError] = []
+    blocks = [f"blocks.{i}" for i in range(config.n_layers)]
     if config.norm == "layer":
         norms = [f"{block}.norm" for block in blocks] + (["norm"] if config.prenorm else [])
         found.append(

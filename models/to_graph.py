@@ -115,15 +115,15 @@ def _add_block(
     has_norm = config.norm != "none"
     if block.prenorm and has_norm:
         builder.add(f"{layer}_b_norm", batch_norm_of(block.norm))
-    builder.add(f"{layer}_c_sample", _bernoulli(block, 2 * block.index))
+    builder.add(f"{layer}_c_sample", bernoulli_of(block, 2 * block.index))
     builder.add(f"{layer}_d_ssm", _ssm(block, builder.forms))
-    _add_activation(builder, f"{layer}_e_activation", config.neuron_activation, block)
+    add_activation(builder, f"{layer}_e_activation", config.neuron_activation, block)
     builder.add(
         f"{layer}_f_output_gain", ChannelAffine(array_of(block.out_a), array_of(block.out_b))
     )
-    builder.add(f"{layer}_g_sample", _bernoulli(block, 2 * block.index + 1))
+    builder.add(f"{layer}_g_sample", bernoulli_of(block, 2 * block.index + 1))
     builder.add(f"{layer}_h_mixer", affine_of(block.mixer))
-    _add_activation(builder, f"{layer}_i_activation", config.mixer_activation, block)
+    add_activation(builder, f"{layer}_i_activation", config.mixer_activation, block)
     if block.residual:
         builder.add(f"{layer}_j_residual", Sum((block.inp_a.numel(),)))
         builder.edges.append((x, f"{layer}_j_residual"))
@@ -132,7 +132,8 @@ def _add_block(
     return builder.last
 
 
-def _add_activation(builder: _Builder, name: str, kind: str, block: PSpikeBlock) -> None:
+def add_activation(builder: ChainBuilder, name: str, kind: str, block: PSpikeBlock) -> None:
+    """Add the activation of a block, where it has one."""
     if kind != "none":
         shape = (block.inp_a.numel(),)
         builder.add(name, Activation(kind, shape, np.zeros(0), 0))
@@ -142,7 +143,8 @@ def _gain(a: Tensor, b: Tensor) -> ChannelAffine:
     return ChannelAffine(array_of(a), array_of(b))
 
 
-def _bernoulli(block: PSpikeBlock, site: int) -> Bernoulli:
+def bernoulli_of(block: PSpikeBlock, site: int) -> Bernoulli:
+    """The sampling node of a site, as wide as the block."""
     width = block.inp_a.numel()
     return Bernoulli(np.ones(width, np.float32), np.zeros(width, np.float32), site)
 

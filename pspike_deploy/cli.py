@@ -41,6 +41,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tabl
 Seed = Annotated[int, typer.Option(help="seed of the noise", min=0)]
 Data = Annotated[Path | None, typer.Option(help="samples (sample, step, feature), .npy or .npz")]
 Labels = Annotated[Path | None, typer.Option(help="one class per sample, .npy or .npz")]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", help="buffer whole sequences: networks that look ahead, integer simulator only"
+    ),
+]
 Settings = Annotated[
     Path | None,
     typer.Option(
@@ -65,6 +71,7 @@ def export(
         typer.Option(help="samples that ranges are measured on; default: training split or data"),
     ] = None,
     settings: Settings = None,
+    offline: Offline = False,
     weight_bits: Annotated[int, typer.Option(help="bits of a synaptic weight, 2-8")] = 8,
     state_bits: Annotated[int, typer.Option(help="bits of a state, 8-24")] = 24,
     coefficient_bits: Annotated[
@@ -114,6 +121,7 @@ def export(
             device=device,
             force=force,
             settings=settings,
+            offline=offline,
         )
         with StageProgress(quiet=quiet) as progress:
             result = export_network(options, progress)
@@ -173,6 +181,7 @@ def simulate(
     out: Annotated[Path, typer.Option(help="recording to write (.npz)")],
     data: Data = None,
     settings: Settings = None,
+    offline: Offline = False,
     backend: Annotated[
         str, typer.Option(help="reference, fixed-point, interpreter or lava")
     ] = "fixed-point",
@@ -196,6 +205,7 @@ def simulate(
             seed=seed,
             device=device,
             settings=settings,
+            offline=offline,
         )
         _json(facts) if as_json else typer.echo(f"{facts['samples']} samples recorded in {out}")
 

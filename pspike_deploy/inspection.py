@@ -41,7 +41,7 @@ def _graph(model: Path, settings: Path | None) -> tuple[Graph, dict[str, Any]]:
     from pspike_deploy.pipeline import load_model
 
     graph, facts = load_model(model, settings)
-    names = ("unused", "skipped", "modal_forms")
+    names = ("unused", "skipped", "modal_forms", "warnings")
     return graph, {name: facts[name] for name in names if name in facts}
 
 

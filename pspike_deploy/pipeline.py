@@ -26,6 +26,7 @@ from pspike_deploy.graph.file import read_graph, write_graph
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import TwoStateNeuron
 from pspike_deploy.models.checkpoint import load_checkpoint
+from pspike_deploy.models.offline import offline_graph
 from pspike_deploy.models.streaming import modal_forms
 from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.numerics.noise import Noise
@@ -76,6 +77,7 @@ class ExportOptions:
         device: ``auto``, ``cpu`` or ``cuda``, for the reference.
         force: replace an artefact folder that exists.
         settings: JSON file with what an official checkpoint does not hold.
+        offline: run the network on buffered sequences, in the integer simulator only.
     """
 
     model: Path
@@ -92,6 +94,7 @@ class ExportOptions:
     device: str = "auto"
     force: bool = False
     settings: Path | None = None
+    offline: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("draws", 1), ("lava_samples", 1)):
@@ -107,6 +110,14 @@ class ExportOptions:
                 f"unknown target {self.target!r}",
                 why=f"this version exports to: {', '.join(TARGETS)}",
                 fix="choose one of these with --target",
+            )
+        if self.offline and self.target != "nir":
+            raise PspikeError(
+                "E-USAGE",
+                f"an offline network cannot run on the target {self.target!r}",
+                why="offline means that whole sequences are buffered, and every target but the "
+                "integer simulator computes step by step",
+                fix="use --target nir with --offline",
             )
 
 
@@ -155,7 +166,9 @@ def export_network(options: ExportOptions, watcher: Watcher | None = None) -> Ex
     return ExportResult(options.out, summary)
 
 
-def load_model(path: Path, settings: Path | None = None) -> tuple[Graph, dict[str, Any]]:
+def load_model(
+    path: Path, settings: Path | None = None, *, offline: bool = False
+) -> tuple[Graph, dict[str, Any]]:
     """Float graph of a checkpoint or of a ``.nir`` file, and facts about where it comes from.
 
     The facts hold ``kind``, ``sha256`` of the file, ``parameters`` (of a checkpoint: the trained
@@ -167,6 +180,7 @@ def load_model(path: Path, settings: Path | None = None) -> tuple[Graph, dict[st
     Args:
         path: the file.
         settings: JSON file with what an official checkpoint does not hold.
+        offline: give the graph on buffered sequences, see :mod:`pspike_deploy.models.offline`.
 
     Raises:
         PspikeError: whatever keeps the file from being read; E-USAGE for settings with a graph.
@@ -176,7 +190,7 @@ def load_model(path: Path, settings: Path | None = None) -> tuple[Graph, dict[st
             raise PspikeError(
                 "E-USAGE",
                 "settings were given for a graph",
-                why="only checkpoints of the reference code of P-SpikeSSM need them",
+                why="only checkpoints of reference codes need them",
                 fix="leave --config out",
                 where=str(path),
             )
@@ -185,7 +199,7 @@ def load_model(path: Path, settings: Path | None = None) -> tuple[Graph, dict[st
         facts = {"kind": "graph", "sha256": digest, "parameters": graph.parameters, "data": None}
         return graph, facts
     checkpoint = load_checkpoint(path, config=settings)
-    forms = modal_forms(checkpoint.network)
+    forms = {} if offline else modal_forms(checkpoint.network)
     facts = {
         "kind": "checkpoint",
         "sha256": checkpoint.sha256,
@@ -198,6 +212,10 @@ def load_model(path: Path, settings: Path | None = None) -> tuple[Graph, dict[st
         facts["settings"] = hashlib.sha256(settings.read_bytes()).hexdigest()
     if forms:
         facts["modal_forms"] = {name: form.figures() for name, form in forms.items()}
+    if checkpoint.warnings:
+        facts["warnings"] = list(checkpoint.warnings)
+    if offline:
+        return offline_graph(checkpoint.network), facts
     return to_graph(checkpoint.network, forms), facts
 
 
@@ -243,7 +261,9 @@ class _Export:
         """All stages in order."""
         environment = self._environment()
         with self._stage("load", "Loading the network and the data"):
-            graph, facts = load_model(self.options.model, self.options.settings)
+            graph, facts = load_model(
+                self.options.model, self.options.settings, offline=self.options.offline
+            )
             self._refuse_integer(graph)
             data = load_data(
                 self.options.data, self.options.labels, graph, facts, self.options.calibration
@@ -271,6 +291,7 @@ class _Export:
             artefacts.write_json(folder / "verification.json", verification.to_dict())
         summary = {
             "network": self._network(facts, graph, integer),
+            "warnings": facts.get("warnings", []),
             "quantization": self._quantization(report, overflows),
             "accuracy": accuracy,
             "calibration": data.calibration_source,
@@ -418,6 +439,7 @@ class _Export:
             "integer_digest": integer.digest,
             "parameters": facts["parameters"],
             "nodes": len(graph.nodes),
+            "offline": not graph.streams,
         }
 
     def _quantization(self, report: QuantizationReport, overflows: int) -> dict[str, Any]:

@@ -22,17 +22,19 @@ def simulate_file(
     seed: int,
     device: str,
     settings: Path | None = None,
+    offline: bool = False,
 ) -> dict[str, Any]:
     """Run a graph file or checkpoint on data and write the recording; returns its facts.
 
-    ``settings``: JSON file with what an official checkpoint does not hold.
+    ``settings``: JSON file with what an official checkpoint does not hold; ``offline``: on buffered
+    sequences.
     """
     from pspike_deploy.api import simulate
     from pspike_deploy.numerics.noise import Noise
     from pspike_deploy.pipeline import load_data, load_model
 
     _refuse_existing(out, "recording", "--out")
-    graph, facts = load_model(model, settings)
+    graph, facts = load_model(model, settings, offline=offline)
     x = load_data(data, None, graph, facts).x[:samples]
     recording = simulate(
         graph, x, backend=backend, noise=Noise.philox(seed), draw=draw, device=device

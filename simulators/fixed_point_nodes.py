@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import scipy.signal
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
@@ -21,6 +22,7 @@ from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
+    Convolution,
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
@@ -41,6 +43,8 @@ Overflow = tuple[int, int, int, int]
 
 #: Largest sum of products that float64 arithmetic still adds up exactly.
 _EXACT_IN_FLOAT64: Final = 2**53
+#: The same where an FFT adds them up: its rounding stays far below one half.
+_EXACT_IN_FFT: Final = 2**40
 
 
 @dataclass
@@ -260,6 +264,30 @@ def _(
     )
     run.count(name, overflows, first, tensors["state"])
     return run.fit(name, "output", y, formats.output.bits)
+
+
+@node_output.register
+def _(
+    node: Convolution, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    (x,) = inputs
+    kernel = node.kernel.astype(np.int64)
+    steps, lags = x.shape[1], kernel.shape[1]
+    largest = int(np.abs(kernel).sum(axis=1).max(initial=0)) * int(np.abs(x).max(initial=0))
+    if largest >= _EXACT_IN_FFT:
+        raise PspikeError(
+            "E-TARGET-UNSUPPORTED",
+            f"sums of the convolution {name!r} are too large to be computed exactly",
+            why=f"they reach {largest}; the limit is {_EXACT_IN_FFT}",
+            fix="give the coefficients fewer bits",
+            where=name,
+        )
+    # By FFT in float64: the sums are integers, so rounding makes them exact.
+    whole = scipy.signal.fftconvolve(x.astype(np.float64), kernel.T[None], axes=1)
+    total = np.rint(whole[:, lags // 2 : lags // 2 + steps]).astype(np.int64)
+    total = total + node.d.astype(np.int64) * x
+    shift = formats.tensors["kernel"].fractions() - int(formats.output.fractions())
+    return run.fit(name, "output", _half_up(total, shift), formats.output.bits)
 
 
 def _start(node: TwoStateNeuron | LeakyIntegrator, point: int, words: int, run: Run) -> IntArray:

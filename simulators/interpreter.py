@@ -244,6 +244,13 @@ def _require_integer(graph: Graph) -> None:
             why="the graph has no integer formats or no overflow policy",
             fix="quantise it first (pspike_deploy.quantize), or use the backend 'reference'",
         )
+    if not graph.streams:
+        raise PspikeError(
+            "E-TARGET-NONCAUSAL",
+            "the interpreter computes step by step, and this graph is for offline use",
+            why=f"these nodes need the whole sequence: {', '.join(graph.offline_nodes)}",
+            fix="use the backend 'fixed-point'",
+        )
     missing = [
         name for name in layerwise.recordable(graph) if name not in graph.semantics.quantization
     ]

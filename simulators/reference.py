@@ -26,6 +26,7 @@ from pspike_deploy.graph.nodes import (
     BatchNorm,
     Bernoulli,
     ChannelAffine,
+    Convolution,
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
@@ -246,6 +247,18 @@ def _(node: DiagonalSSM, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     spectrum = torch.fft.rfft(x, n=2 * steps, dim=1) * torch.fft.rfft(kernel, n=2 * steps, dim=0)
     y: torch.Tensor = torch.fft.irfft(spectrum, n=2 * steps, dim=1)[:, :steps]
     return y + run.tensor(node.d) * x
+
+
+@node_output.register
+def _(node: Convolution, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
+    (x,) = inputs
+    steps, lags = x.shape[1], node.kernel.shape[1]
+    size = steps + lags - 1
+    kernel = run.tensor(np.ascontiguousarray(node.kernel.T))
+    spectrum = torch.fft.rfft(x, n=size, dim=1) * torch.fft.rfft(kernel, n=size, dim=0)
+    whole: torch.Tensor = torch.fft.irfft(spectrum, n=size, dim=1)
+    start = lags // 2
+    return whole[:, start : start + steps] + run.tensor(node.d) * x
 
 
 def convolution_kernel(node: DiagonalSSM, steps: int) -> npt.NDArray[np.float64]:

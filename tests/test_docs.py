@@ -71,6 +71,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "samples.npz", x=rng.random((4, 64, 1)), y=rng.integers(0, 10, 4))
     torch.save(state_dict(Variant()), tmp_path / "official.pt")
+    torch.save(state_dict(Variant(two_sided=True)), tmp_path / "two_sided.pt")
     (tmp_path / "settings.json").write_text('{"model": {"residual": "R"}, "l_max": 784}')
     np.save(tmp_path / "x.npy", rng.standard_normal((4, STEPS, 2)))
     for neuron in ("SiLIF", "adLIF"):

@@ -69,12 +69,12 @@ def format_problems(
 
 def unknown_nodes(graph: Graph) -> list[Refusal]:
     """Every node type has a Lava operation."""
+    fold = "quantise the graph with this tool, which folds such nodes into their neighbours"
+    retrain = "retrain with one-sided kernels; offline graphs run in the integer simulator only"
     return [
-        Refusal(
-            name,
-            f"{type(node).__name__} has no Lava operation",
-            "quantise the graph with this tool, which folds such nodes into their neighbours",
-        )
+        Refusal(name, f"{type(node).__name__} has no Lava operation", fold)
+        if node.streams
+        else Refusal(name, "it needs the whole sequence, and Lava computes step by step", retrain)
         for name, node in graph.nodes.items()
         if not isinstance(node, Input | Output) and not has_operation(node)
     ]

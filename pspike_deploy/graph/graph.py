@@ -109,6 +109,16 @@ class Graph:
         return {name: node.site for name, node in found if isinstance(node, Bernoulli)}
 
     @property
+    def offline_nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that need the whole sequence."""
+        return tuple(name for name, node in self.nodes.items() if not node.streams)
+
+    @property
+    def streams(self) -> bool:
+        """Whether every node computes a step without later steps."""
+        return not self.offline_nodes
+
+    @property
     def spiking(self) -> tuple[str, ...]:
         """Names of the nodes that send binary spikes, in topological order."""
         return tuple(name for name in self.order if self.nodes[name].spikes)
@@ -186,16 +196,17 @@ class Graph:
                 edges.append((origin, target))
         return replace(self, nodes=nodes, edges=tuple(edges))
 
-    def with_inserted_before(self, before: str, name: str, node: Node) -> Graph:
-        """A copy with ``node`` between a single-input node and its source."""
+    def with_inserted_on(self, edge: Edge, name: str, node: Node) -> Graph:
+        """A copy with ``node`` on one edge."""
         nodes: dict[str, Node] = {}
         for other, existing in self.nodes.items():
-            if other == before:
+            if other == edge[1]:
                 nodes[name] = node
             nodes[other] = existing
         edges: list[Edge] = []
         for origin, target in self.edges:
-            edges += [(origin, name), (name, target)] if target == before else [(origin, target)]
+            inserted = (origin, target) == edge
+            edges += [(origin, name), (name, target)] if inserted else [(origin, target)]
         return replace(self, nodes=nodes, edges=tuple(edges))
 
     # --- files and other formats -----------------------------------------------------------

@@ -169,6 +169,25 @@ class DiagonalSSM(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Convolution(Node):
+    """Convolution over time that looks both ways, for offline use.
+
+    y[t] = sum over lags l = -L … L of kernel[:, l + L] x[t - l] + D x[t], x = 0 outside of the
+    sequence. ``kernel`` (neurons, 2 L + 1), ``d`` (neurons,). It needs the whole sequence, so no
+    streaming target can run it.
+    """
+
+    streams: ClassVar[bool] = False
+
+    kernel: Array
+    d: Array
+
+    @property
+    def input_shape(self) -> Shape:
+        return tuple(self.d.shape)
+
+
+@dataclass(frozen=True, eq=False)
 class SecondOrderSSM(Node):
     """Real diagonal oscillators, already discretised: velocity z and position x of each neuron.
 
@@ -279,6 +298,7 @@ NODE_TYPES: dict[str, type[Node]] = {
         BatchNorm,
         Bernoulli,
         DiagonalSSM,
+        Convolution,
         SecondOrderSSM,
         Activation,
         Sum,

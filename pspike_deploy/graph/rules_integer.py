@@ -228,6 +228,7 @@ POINT_LAWS: Final[dict[str, tuple[tuple[str, dict[str, int]], ...]]] = {
         ("f_out = f_state", {"out": 1, "state": -1}),
         *((f"f_{name} >= 0", {name: 1}) for name in ("a_zz", "a_zx", "a_xz")),
     ),
+    "Convolution": (("f_in = 0", {"in": 1}), ("f_d = f_kernel", {"d": 1, "kernel": -1})),
     "Activation": (("f_out = f_in", {"out": 1, "in": -1}),),
     "Sum": (("f_out = f_in", {"out": 1, "in": -1}),),
     "MeanPool": (("f_out = f_state", {"out": 1, "state": -1}),),

@@ -126,6 +126,17 @@ def neuron_option_is_known(file: FileView) -> Found:
                 yield node.path, f"{field} {shown(value)}; known: {', '.join(known)}"
 
 
+@error(fix="store the kernel for the lags -L … L")
+def convolution_has_a_centre(file: FileView) -> Found:
+    """A kernel has an odd number of lags; the middle one is that of the same step."""
+    for node in file.nodes:
+        kernel = node.arrays.get("kernel") if node.type == "Convolution" else None
+        if node.rule is None or kernel is None or kernel.ndim != 2:
+            continue
+        if kernel.shape[1] % 2 == 0:
+            yield node.path, f"kernel {kernel.shape} has {kernel.shape[1]} lags"
+
+
 @error(fix="store one row and column per neuron, or an empty (0, 0) array")
 def recurrent_synapses_join_the_layer_to_itself(file: FileView) -> Found:
     """Recurrent weights are (neurons, neurons), or absent."""

@@ -20,6 +20,7 @@ from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
+    Convolution,
     DiagonalSSM,
     Input,
     LeakyIntegrator,
@@ -147,6 +148,14 @@ def _(node: DiagonalSSM, formats: NodeQuantization, inputs: list[Interval], step
         share_of(largest, formats.tensors["state"]), share_of(found.magnitude, formats.output)
     )
     return Bound(found, load)
+
+
+@bound_of.register
+def _(node: Convolution, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
+    tensors = formats.tensors
+    real = Convolution(tensors["kernel"].to_real(node.kernel), tensors["d"].to_real(node.d))
+    found = widened(interval(real, inputs), 0.5, formats.output)
+    return Bound(found, share_of(found.magnitude, formats.output))
 
 
 @bound_of.register

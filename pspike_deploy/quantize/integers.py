@@ -16,6 +16,7 @@ from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
+    Convolution,
     DiagonalSSM,
     Input,
     LeakyIntegrator,
@@ -205,13 +206,7 @@ class Quantizer:
     def _(self, node: DiagonalSSM, name: str) -> Node:
         _, point, _ = self.arriving(name)
         if point != 0:
-            raise PspikeError(
-                "E-TARGET-UNSUPPORTED",
-                f"the SSM {name!r} is driven by graded values",
-                why="the integer form of DiagonalSSM takes binary spikes",
-                fix="put a sampling node in front of it",
-                where=name,
-            )
+            raise _graded_drive(name, "SSM", "DiagonalSSM")
         if np.hypot(node.a_bar[..., 0], node.a_bar[..., 1]).max(initial=0.0) > 1:
             raise PspikeError(
                 "E-TARGET-UNSUPPORTED",
@@ -238,6 +233,20 @@ class Quantizer:
                 for field_ in ("a_bar", "b_bar", "c", "d")
             )
         )
+
+    @convert.register
+    def _(self, node: Convolution, name: str) -> Node:
+        _, point, _ = self.arriving(name)
+        if point != 0:
+            raise _graded_drive(name, "convolution", "Convolution")
+        output, bits = self.choices[name].format, self.config.coefficient_bits
+        most = MOST_RIGHT_SHIFT + int(output.fractions())
+        largest = np.maximum(np.abs(node.kernel).max(axis=1), np.abs(node.d))
+        points = tuple(fraction_bits_for(float(v), bits, most=min(most, 40)) for v in largest)
+        tensors = {"kernel": Format(bits, points), "d": Format(bits, points)}
+        self.formats[name] = NodeQuantization(output, tensors)
+        kernel = self.store(name, "kernel", node.kernel, tensors["kernel"])
+        return Convolution(kernel, self.store(name, "d", node.d, tensors["d"]))
 
     @convert.register
     def _(self, node: Activation, name: str) -> Node:
@@ -290,6 +299,16 @@ class Quantizer:
         output = self.choices[name].format
         self.formats[name] = NodeQuantization(output, {"state": output})
         return node
+
+
+def _graded_drive(name: str, what: str, kind: str) -> PspikeError:
+    return PspikeError(
+        "E-TARGET-UNSUPPORTED",
+        f"the {what} {name!r} is driven by graded values",
+        why=f"the integer form of {kind} takes binary spikes",
+        fix="put a sampling node in front of it",
+        where=name,
+    )
 
 
 def _integer_dtype(bits: int) -> type[np.signedinteger[Any]]:

@@ -23,6 +23,7 @@ from pspike_deploy.graph.nodes import (
     Linear,
     MeanPool,
     Node,
+    Sum,
 )
 
 Pass = Callable[[Graph], Graph]
@@ -151,18 +152,20 @@ def split_affine(graph: Graph) -> Graph:
 
 @register
 def scale_currents(graph: Graph) -> Graph:
-    """A gain of one between integers (synapses, input, spikes) and the neuron that they drive.
+    """A gain of one between integers (synapses, input, spikes) and a neuron or a sum.
 
-    The neuron adds its input to states of a binary point of their own; the gain carries it there.
+    These add up values of one binary point; the gain carries the integers there.
     """
     for name, node in list(graph.nodes.items()):
-        if node.integrates:
-            (source,) = graph.sources(name)
+        if not (node.integrates or isinstance(node, Sum)):
+            continue
+        for number, source in enumerate(graph.sources(name)):
             before = graph.nodes[source]
             if isinstance(before, Linear | Input) or before.spikes:
                 width = node.input_shape[0]
                 gain = ChannelAffine(np.ones(width), np.zeros(width))
-                graph = graph.with_inserted_before(name, f"{name}_gain", gain)
+                label = f"{name}_gain{number or ''}"
+                graph = graph.with_inserted_on((source, name), label, gain)
     return graph
 
 

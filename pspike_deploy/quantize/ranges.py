@@ -20,6 +20,7 @@ from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
+    Convolution,
     DiagonalSSM,
     Input,
     LeakyIntegrator,
@@ -194,6 +195,15 @@ def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
         scale * (np.minimum(kernel, 0).sum(axis=0) - tail),
         scale * (np.maximum(kernel, 0).sum(axis=0) + tail),
     )
+
+
+@interval.register
+def _(node: Convolution, inputs: list[Interval]) -> Interval:
+    kernel = node.kernel.astype(np.float64)
+    kernel[:, kernel.shape[1] // 2] += node.d
+    positive, negative = np.maximum(kernel, 0).sum(axis=1), np.minimum(kernel, 0).sum(axis=1)
+    low, high = np.minimum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
+    return Interval(positive * low + negative * high, positive * high + negative * low)
 
 
 @interval.register

@@ -16,6 +16,10 @@ def export_table(summary: Mapping[str, Any]) -> Table:
     table.add_column()
     network, quantization = summary["network"], summary["quantization"]
     table.add_row("network", f"{network['parameters']:,} parameters, {network['digest'][:16]}…")
+    if network["offline"]:
+        table.add_row("offline", "whole sequences are buffered; no streaming target can run this")
+    for warning in summary["warnings"]:
+        table.add_row("warning", f"[yellow]{warning}[/yellow]")
     table.add_row(
         "integers",
         f"{quantization['weight_bits']}-bit weights, {quantization['state_bits']}-bit states, "

@@ -132,6 +132,8 @@ def replay_case(
     if not rows.size:
         raise _not_replayable("the recording does not hold the sample", f"{divergence.sample}")
     node, neuron, row = graph.nodes[name], divergence.neuron, int(rows[0])
+    if not node.streams:
+        raise _not_replayable("the interpreter computes step by step", f"{name} looks ahead")
     inputs = _inputs(graph, a, name, row, steps, x)
     if isinstance(node, SoftmaxSum):  # the same for any order of the classes
         inputs = [np.roll(source, -neuron, axis=1) for source in inputs]

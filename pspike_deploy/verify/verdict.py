@@ -97,7 +97,8 @@ def verify(
     indices = layerwise.sample_indices(samples, len(data))
     probabilities, rates = _replayed(graph, integer, data, indices, noise, device)
     comparisons = dict(replays or {})
-    comparisons["interpreter"] = _interpreted(integer, data, indices, noise)
+    if integer.streams:
+        comparisons["interpreter"] = _interpreted(integer, data, indices, noise)
     stress = {
         name: _replayed(graph, _saturating(integer), case, np.arange(len(case)), noise, device)[
             0
