@@ -81,7 +81,7 @@ from pspike_deploy.models.networks import (
     official_architecture,
     warnings_of,
 )
-from pspike_deploy.models.official_config import read_config_file
+from pspike_deploy.models.settings_file import read_settings_file
 
 FORMAT: Final = "pspike-checkpoint"
 VERSION: Final = 1
@@ -180,7 +180,7 @@ def load_checkpoint(
     Args:
         path: the file.
         config: settings of an official network that its file does not hold, as a mapping or as the
-            path of a JSON file; they win over those of the file.
+            path of a YAML or JSON file; they win over those of the file.
         max_bytes: size limit of the file and of its members together.
 
     Raises:
@@ -189,7 +189,7 @@ def load_checkpoint(
             two name every problem at once. ``E-USAGE`` for settings that the file does not need.
     """
     where = str(path)
-    given = config if isinstance(config, Mapping | None) else read_config_file(config)
+    given = config if isinstance(config, Mapping | None) else read_settings_file(config)
     skipped: tuple[str, ...] = ()
     try:
         loaded, sha256 = load_plain(path, max_bytes=max_bytes)

@@ -243,7 +243,7 @@ def _configuration(
             "E-CHECKPOINT-CONFIG",
             f"the settings of the network have {len(problems)} problem(s)",
             why="; ".join(problems),
-            fix="give what is missing or wrong in a JSON file: --config FILE (in Python: "
+            fix="give what is missing or wrong in a YAML or JSON file: --config FILE (in Python: "
             'config=...), for instance {"model": {"residual": "R"}, "l_max": 784}',
             where=where,
         )

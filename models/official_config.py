@@ -1,24 +1,21 @@
 """The settings of a network trained with the reference code of P-SpikeSSM.
 
 They come as a plain dictionary beside the state_dict, as the ``hyper_parameters`` of a Lightning
-checkpoint (objects of OmegaConf, read as records), or from a JSON file of the user. Either the
-whole tree of settings, with the network under ``model``, or the ``model`` part is understood.
+checkpoint (objects of OmegaConf, read as records), or from a file of the user
+(:mod:`pspike_deploy.models.settings_file`). Either the whole tree of settings, with the network
+under ``model``, or the ``model`` part is understood.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.foreign import Foreign
 
 MAX_ITEMS: Final = 100_000
 MAX_DEPTH: Final = 32
-MAX_CONFIG_BYTES: Final = 2**20
 
 #: Settings that would change the network in a way that its weights do not show: what we compute.
 FIXED: Final[dict[str, tuple[object, ...]]] = {
@@ -127,45 +124,6 @@ def plain_of(value: object) -> Any:
         return _ABSENT
 
     return convert(value, 0)
-
-
-def read_config_file(path: Path | str) -> dict[str, Any]:
-    """Settings from a JSON file.
-
-    Raises:
-        PspikeError: ``E-INPUT-MISSING``, ``E-CHECKPOINT-CONFIG``.
-    """
-    where = str(path)
-    try:
-        with Path(path).open("rb") as file:
-            raw = file.read(MAX_CONFIG_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise PspikeError(
-            "E-INPUT-MISSING",
-            "the configuration file cannot be opened",
-            why=getattr(error, "strerror", None) or str(error),
-            fix="give the path of a JSON file with --config",
-            where=where,
-        ) from error
-    try:
-        if len(raw) > MAX_CONFIG_BYTES:
-            raise ValueError(f"it has more than {MAX_CONFIG_BYTES:,} bytes")
-        content = json.loads(raw)
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}, not an object")
-    except (ValueError, RecursionError) as error:
-        is_yaml = Path(path).suffix.lower() in (".yaml", ".yml")
-        raise PspikeError(
-            "E-CHECKPOINT-CONFIG",
-            "the configuration file is not valid JSON",
-            why="it is YAML, which needs a library" if is_yaml else str(error)[:200],
-            fix='convert it where PyYAML is installed: python -c "import json, sys, yaml; '
-            'json.dump(yaml.safe_load(sys.stdin), sys.stdout)" < config.yaml > config.json'
-            if is_yaml
-            else 'write a JSON object such as {"model": {"residual": "R"}, "l_max": 784}',
-            where=where,
-        ) from error
-    return content
 
 
 def _same(a: object, b: object) -> bool:

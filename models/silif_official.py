@@ -194,7 +194,7 @@ def _settings(
             "E-CHECKPOINT-CONFIG",
             f"the settings of the network have {len(problems)} problem(s)",
             why="; ".join(problems),
-            fix="give what is missing or wrong in a JSON file: --config FILE (in Python: "
+            fix="give what is missing or wrong in a YAML or JSON file: --config FILE (in Python: "
             f"config=...), {'with ' if example else 'for instance '}"
             + (example or f'{{"neuron": "{known[0]}"}}'),
             where=where,

@@ -28,8 +28,8 @@ def load(path: str | Path, config: Mapping[str, Any] | str | Path | None = None)
 
     Args:
         path: checkpoint of this project or of a reference code.
-        config: settings that an official checkpoint does not hold, or the path of a JSON file with
-            them.
+        config: settings that an official checkpoint does not hold, or the path of a YAML or JSON
+            file with them.
 
     Raises:
         PspikeError: E-INPUT-MISSING, E-CHECKPOINT-*, E-USAGE.

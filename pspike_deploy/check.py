@@ -16,7 +16,7 @@ def check_target(model: Path, target: str, settings: Path | None = None) -> list
     """Every reason why a target cannot run a model; empty where it can. Never raises.
 
     Each finding is plain data: ``severity``, ``code``, ``message``, ``where``, ``why``, ``fix``.
-    ``settings``: JSON file with what an official checkpoint does not hold.
+    ``settings``: YAML or JSON file with what an official checkpoint does not hold.
     """
     if model.suffix == ".nir":
         findings = _attempt(lambda: _audit_findings(model))

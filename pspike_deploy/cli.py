@@ -50,7 +50,7 @@ Offline = Annotated[
 Settings = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="JSON settings that a checkpoint of the P-SpikeSSM authors does not hold"
+        "--config", help="settings that an official checkpoint does not hold (YAML or JSON)"
     ),
 ]
 Device = Annotated[str, typer.Option(help="where the reference runs: auto, cpu or cuda")]

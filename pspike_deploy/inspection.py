@@ -14,7 +14,7 @@ def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
 
     Of an official checkpoint also the names that are not used (``unused``), the globals that were
     not looked at (``skipped``), and per DPLR layer the figures of its diagonal form
-    (``modal_forms``). ``settings``: JSON file with what such a checkpoint does not hold.
+    (``modal_forms``). ``settings``: YAML or JSON file with what such a checkpoint does not hold.
 
     Raises:
         PspikeError: whatever keeps the file from being read.

@@ -76,7 +76,7 @@ class ExportOptions:
         lava_time_limit: seconds that Lava may take; default: from the size of the run.
         device: ``auto``, ``cpu`` or ``cuda``, for the reference.
         force: replace an artefact folder that exists.
-        settings: JSON file with what an official checkpoint does not hold.
+        settings: YAML or JSON file with what an official checkpoint does not hold.
         offline: run the network on buffered sequences, in the integer simulator only.
     """
 
@@ -179,7 +179,7 @@ def load_model(
 
     Args:
         path: the file.
-        settings: JSON file with what an official checkpoint does not hold.
+        settings: YAML or JSON file with what an official checkpoint does not hold.
         offline: give the graph on buffered sequences, see :mod:`pspike_deploy.models.offline`.
 
     Raises:

@@ -26,8 +26,8 @@ def simulate_file(
 ) -> dict[str, Any]:
     """Run a graph file or checkpoint on data and write the recording; returns its facts.
 
-    ``settings``: JSON file with what an official checkpoint does not hold; ``offline``: on buffered
-    sequences.
+    ``settings``: YAML or JSON file with what an official checkpoint does not hold; ``offline``: on
+    buffered sequences.
     """
     from pspike_deploy.api import simulate
     from pspike_deploy.numerics.noise import Noise

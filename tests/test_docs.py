@@ -72,7 +72,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "samples.npz", x=rng.random((4, 64, 1)), y=rng.integers(0, 10, 4))
     torch.save(state_dict(Variant()), tmp_path / "official.pt")
     torch.save(state_dict(Variant(two_sided=True)), tmp_path / "two_sided.pt")
-    (tmp_path / "settings.json").write_text('{"model": {"residual": "R"}, "l_max": 784}')
+    (tmp_path / "settings.yaml").write_text("model: {residual: R}\nl_max: 784\n")
     np.save(tmp_path / "x.npy", rng.standard_normal((4, STEPS, 2)))
     for neuron in ("SiLIF", "adLIF"):
         torch.save(as_published(random_network(neuron)), tmp_path / f"{neuron.lower()}.pth")

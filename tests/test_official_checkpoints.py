@@ -160,31 +160,6 @@ def test_all_problems_of_the_settings_are_named_at_once(bare: Path) -> None:
     assert "5 problem(s)" in error.what
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("residual: R", "not valid JSON"),
-        ("[1]", "not valid JSON"),
-        ("[" * 99_999, "not valid JSON"),
-    ],
-)
-def test_files_that_hold_no_json_object_are_refused(
-    bare: Path, tmp_path: Path, text: str, expected: str
-) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(text)
-    error = refused(bare, "E-CHECKPOINT-CONFIG", config=path)
-    assert expected in error.what
-    assert error.where == str(path)
-
-
-def test_yaml_settings_get_the_command_that_converts_them(bare: Path, tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("model:\n  residual: R\n")
-    assert "yaml.safe_load" in refused(bare, "E-CHECKPOINT-CONFIG", config=path).fix
-    refused(bare, "E-INPUT-MISSING", config=tmp_path / "none.json")
-
-
 def test_settings_for_a_checkpoint_of_our_own_are_refused(plain: Path, tmp_path: Path) -> None:
     ours = tmp_path / "ours.pt"
     save_checkpoint(ours, load_checkpoint(plain).network)
