@@ -27,6 +27,7 @@ from pspike_deploy.graph.nodes import (
     LeakyIntegrator,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     Quantize,
     SecondOrderSSM,
@@ -116,7 +117,8 @@ def evaluate(state: Run, name: str, inputs: Sequence[Any]) -> Any:
     sources = state.graph.sources(name)
     point = 0
     if not isinstance(node, Quantize):
-        point = int(state.graph.output_format(sources[0]).fractions())
+        factors = sources if isinstance(node, Multiply) else sources[:1]
+        point = sum(int(state.graph.output_format(source).fractions()) for source in factors)
     return node_output(node, formats, inputs, point, name, state)
 
 
@@ -124,7 +126,7 @@ def evaluate(state: Run, name: str, inputs: Sequence[Any]) -> Any:
 def node_output(
     node: Node, formats: NodeQuantization, inputs: Sequence[Any], point: int, name: str, run: Run
 ) -> Any:
-    """Output of a node from its inputs; ``point``: fraction bits of the input."""
+    """Output of a node from its inputs; ``point``: fraction bits of the input, or of a product."""
     raise PspikeError(
         "E-TARGET-UNSUPPORTED",
         f"the fixed-point simulator does not know {type(node).__name__}",
@@ -207,12 +209,24 @@ def _(
     rest = magnitude & ((1 << shift) - 1)
     rise = (table[index + 1] - table[index]) * rest
     correction = table[index] + np.sign(rise) * (np.abs(rise) >> shift)
-    return np.maximum(x, 0) - np.where(index < intervals, correction, 0)
+    correction = np.where(index < intervals, correction, 0)
+    if node.kind == "sigmoid":
+        y = np.where(x < 0, correction, (1 << point) - correction)
+        return run.fit(name, "output", y, formats.output.bits)
+    return np.maximum(x, 0) - correction
 
 
 @node_output.register
 def _(node: Sum, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run) -> Any:
     return run.fit(name, "output", sum(inputs[1:], inputs[0]), formats.output.bits)
+
+
+@node_output.register
+def _(
+    node: Multiply, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    shift = point - formats.output.fractions()
+    return run.fit(name, "output", _half_up(inputs[0] * inputs[1], shift), formats.output.bits)
 
 
 @node_output.register

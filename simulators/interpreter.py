@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import Node, Quantize
+from pspike_deploy.graph.nodes import Multiply, Node, Quantize
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import OVERFLOW_POLICIES
 from pspike_deploy.numerics.noise import InjectedNoise, Noise, PhiloxNoise
@@ -193,11 +193,13 @@ def run_node(
 
 
 def input_points(graph: Graph, name: str) -> Vector:
-    """Binary point of a node's input for every neuron; empty where the input is real."""
-    source = graph.sources(name)[0]
-    if source == graph.input_name:
+    """Binary point of a node's input, or of a product, for every neuron; empty for real input."""
+    sources, node = graph.sources(name), graph.nodes[name]
+    if sources[0] == graph.input_name:
         return []
-    return points_of(graph.output_format(source), graph.nodes[name].input_shape[0])
+    factors = sources if isinstance(node, Multiply) else sources[:1]
+    points = [points_of(graph.output_format(s), node.input_shape[0]) for s in factors]
+    return [sum(per_neuron) for per_neuron in zip(*points, strict=True)]
 
 
 def _unit(graph: Graph, name: str, machine: Machine) -> Unit:

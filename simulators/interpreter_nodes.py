@@ -24,6 +24,7 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     Output,
     Quantize,
@@ -105,7 +106,8 @@ class Unit:
     Attributes:
         name: name of the node.
         formats: integer formats of the node.
-        f_in: binary point of the input, per neuron; empty where the input is real.
+        f_in: binary point of the input, of a product that of its factors together, per neuron;
+            empty where the input is real.
         machine: what all nodes share.
         probabilities: codes Q of the current step, of a sampling node.
     """
@@ -264,14 +266,21 @@ def _(node: Activation, unit: Unit) -> Step:
         return lambda x: [max(v, 0) for v in x]
     table, last = integers(node.table), len(node.table) - 1
 
-    def gelu(x: int, f: int) -> int:
+    def tabled(x: int, f: int) -> int:
         s = f - node.table_step_bits
         v = abs(x)
         i = v >> s
         r = v - (i << s)
-        c = 0 if i >= last else table[i] + toward_zero((table[i + 1] - table[i]) * r, s)
-        return max(x, 0) - c
+        return 0 if i >= last else table[i] + toward_zero((table[i + 1] - table[i]) * r, s)
 
+    def gelu(x: int, f: int) -> int:
+        return max(x, 0) - tabled(x, f)
+
+    def sigmoid(x: int, f: int) -> int:
+        return tabled(x, f) if x < 0 else (1 << f) - tabled(x, f)
+
+    if node.kind == "sigmoid":
+        return lambda x: [unit.fit_output(sigmoid(v, unit.f_in[i]), i) for i, v in enumerate(x)]
     return lambda x: [gelu(v, f) for v, f in zip(x, unit.f_in, strict=True)]
 
 
@@ -279,6 +288,18 @@ def _(node: Activation, unit: Unit) -> Step:
 def _(node: Sum, unit: Unit) -> Step:
     def step(*inputs: Vector) -> Vector:
         return [unit.fit_output(sum(terms), i) for i, terms in enumerate(zip(*inputs, strict=True))]
+
+    return step
+
+
+@start.register
+def _(node: Multiply, unit: Unit) -> Step:
+    f_out = unit.points("output", node.shape[0])
+
+    def step(x1: Vector, x2: Vector) -> Vector:
+        products = [a * b for a, b in zip(x1, x2, strict=True)]
+        shifts = [f - g for f, g in zip(unit.f_in, f_out, strict=True)]
+        return [unit.fit_output(half_up(p, shifts[i]), i) for i, p in enumerate(products)]
 
     return step
 

@@ -31,6 +31,7 @@ from pspike_deploy.graph.nodes import (
     LeakyIntegrator,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     SecondOrderSSM,
     SoftmaxSum,
@@ -224,12 +225,19 @@ def _(node: Bernoulli, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
 def _(node: Activation, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     if node.kind == "relu":
         return torch.relu(inputs[0])
+    if node.kind == "sigmoid":
+        return torch.sigmoid(inputs[0])
     return torch.nn.functional.gelu(inputs[0])
 
 
 @node_output.register
 def _(node: Sum, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     return torch.stack(list(inputs)).sum(dim=0)
+
+
+@node_output.register
+def _(node: Multiply, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
+    return inputs[0] * inputs[1]
 
 
 @node_output.register

@@ -471,7 +471,7 @@ INTEGER_CASES = [
     (f"{FORMATS}/ghost", {}, "there is no node of this name"),
     (f"{FORMATS}/block0_ssm/tensors/state/fraction_bits", np.asarray(0), "break f_b = f_state"),
     ("node/nodes/encoder/weight", np.ones((5, 3), np.float32), "float32 in an integer graph"),
-    ("node/nodes/block0_gelu/table", np.zeros(0, int), "GELU and softmax need two"),
+    ("node/nodes/block0_gelu/table", np.zeros(0, int), "GELU, sigmoid and softmax need two"),
     ("dialect/semantics/overflow", "none", "overflow policy none in an integer graph"),
     ("dialect/semantics/noise_bits", np.asarray(23), "not within 1 … 22"),
     ("dialect/semantics/tie", None, "the semantics lack tie"),

@@ -119,7 +119,7 @@ def test_a_p_spikessm_network_becomes_encoder_samplers_mixers_and_readout() -> N
 def test_the_mixer_delays_the_residual_by_the_synapse_of_the_spikes() -> None:
     mixer = groups_of(small_integer_graph(np.random.default_rng(0)))["block0_sum"]
     assert mixer.synaptic == Arrival("block0_sampler_out", delay=0)
-    assert mixer.graded == Arrival("encoder_gain", delay=1)
+    assert mixer.graded == (Arrival("encoder_gain", delay=1),)
 
 
 def test_without_a_residual_sampler_and_mixer_are_one_group() -> None:
@@ -128,7 +128,7 @@ def test_without_a_residual_sampler_and_mixer_are_one_group() -> None:
     assert groups["out1"].nodes == ("mixer0", "gain0", "in1", "ssm1", "out1")
     assert groups["gain1"].nodes == ("mixer1", "gain1")
     assert groups["pool"].kind == "readout"
-    assert all(group.graded is None for name, group in groups.items() if name != "pool")
+    assert all(group.graded == () for name, group in groups.items() if name != "pool")
 
 
 def test_where_two_chains_meet_the_earlier_one_waits() -> None:
@@ -136,7 +136,7 @@ def test_where_two_chains_meet_the_earlier_one_waits() -> None:
     assert groups["second"].nodes == ("second",)
     assert groups["meet"].nodes == ("short", "meet")
     assert groups["meet"].synaptic == Arrival("quantize", delay=1)
-    assert groups["meet"].graded == Arrival("second", delay=0)
+    assert groups["meet"].graded == (Arrival("second", delay=0),)
     assert "readout" not in {group.kind for group in groups.values()}
 
 
@@ -231,11 +231,11 @@ def test_real_input_is_refused() -> None:
     assert "real input" in refusal(graph).why
 
 
-def test_a_chain_with_two_graded_inputs_is_refused() -> None:
-    graph = small_integer_graph(np.random.default_rng(0), blocks=2)
-    edges = (*graph.edges, ("encoder_gain", "block1_sum"))
+def test_a_chain_with_three_graded_inputs_is_refused() -> None:
+    graph = small_integer_graph(np.random.default_rng(0), blocks=3)
+    edges = (*graph.edges, ("encoder_gain", "block2_sum"), ("block0_sum", "block2_sum"))
     error = refusal(Graph(graph.nodes, edges, graph.semantics))
-    assert "block1_sum" in error.what
+    assert "block2_sum" in error.what
     assert "encoder_gain" in error.why
 
 

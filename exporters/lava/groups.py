@@ -9,10 +9,11 @@ one step. A group ends where its value becomes a message:
 * before a sum over time: everything from ``MeanPool`` or ``SoftmaxSum`` to ``Output`` is the host's
   read-out, whose 24-bit inputs and 64-bit sums Lava's int32 ``Dense`` cannot hold,
 * behind neurons with recurrent synapses, whose spikes return to them through a ``Dense``,
-* where two chains meet in a ``Sum``: one of them sends its value to the other.
+* where two chains meet in a ``Sum`` or ``Multiply``: one of them sends its value to the other.
 
-Only ``Dense`` has latency, one step. A group whose inputs arrive at different times delays the
-early one.
+A group takes as many graded spikes as it has ports for them, two: a gated unit needs the product's
+other factor and the residual stream. Only ``Dense`` has latency, one step. A group whose inputs
+arrive at different times delays the early ones.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from pspike_deploy.graph.nodes import (
 SOURCE: Final = "source"
 NEURONS: Final = "neurons"
 READOUT: Final = "readout"
+#: Ports of a group for graded spikes.
+GRADED_PORTS: Final = ("x_in", "y_in")
 
 #: Sums over time, at which the host's read-out begins.
 _SUMS_OVER_TIME = (MeanPool, SoftmaxSum)
@@ -69,7 +72,7 @@ class Group:
         nodes: names of its nodes in order; a group with synapses begins with their ``Linear``.
         latency: synaptic connections between the source and the group, in steps.
         synaptic: arrival at port ``a_in`` through a ``Dense``, or None.
-        graded: arrival at port ``x_in``, or None.
+        graded: arrivals at the ports ``x_in`` and ``y_in``, in this order.
         recurrent: whether its spikes return to it at port ``r_in``, one step later.
     """
 
@@ -78,8 +81,14 @@ class Group:
     nodes: tuple[str, ...]
     latency: int
     synaptic: Arrival | None = None
-    graded: Arrival | None = None
+    graded: tuple[Arrival, ...] = ()
     recurrent: bool = False
+
+    @property
+    def graded_ports(self) -> dict[str, str]:
+        """Port for graded spikes by the group that sends to it."""
+        arrivals = zip(GRADED_PORTS, self.graded, strict=False)
+        return {arrival.source: port for port, arrival in arrivals}
 
 
 @dataclass(frozen=True)
@@ -170,8 +179,8 @@ def _chains(graph: Graph, readout: Iterable[str]) -> tuple[list[_Chain], list[Re
             continue
         arriving = [source for source in graph.sources(name) if source in messages]
         chain.graded += [source for source in arriving if source not in chain.graded]
-        if len(chain.graded) > 1:
-            refusals.append(_two_graded_inputs(name, chain.graded))
+        if len(chain.graded) > len(GRADED_PORTS):
+            refusals.append(_too_many_graded_inputs(name, chain.graded))
     position = {name: i for i, name in enumerate(graph.order)}
     # A message is sent before its receivers' last nodes are computed, so this order is topological.
     return sorted(chains, key=lambda chain: position[chain.nodes[-1]]), refusals
@@ -210,28 +219,25 @@ def _groups(graph: Graph, chains: list[_Chain], readout: tuple[str, ...]) -> Ite
     yield Group(entry, SOURCE, (entry,), 0)
     for chain in chains:
         first, name = chain.nodes[0], chain.nodes[-1]
-        arrivals = {}
-        for source in chain.graded:
-            arrivals["graded"] = (source, latency[source])
-        if isinstance(graph.nodes[first], Linear):
-            (source,) = graph.sources(first)
-            arrivals["synaptic"] = (source, latency[source] + 1)
-        latency[name] = max(at for _, at in arrivals.values())
-        ports = {
-            port: Arrival(source, latency[name] - at) for port, (source, at) in arrivals.items()
-        }
+        through_synapses = graph.sources(first) if isinstance(graph.nodes[first], Linear) else ()
+        arriving = [latency[source] for source in chain.graded]
+        arriving += [latency[source] + 1 for source in through_synapses]
+        now = latency[name] = max(arriving)
+        graded = tuple(Arrival(source, now - latency[source]) for source in chain.graded)
+        synaptic = [Arrival(source, now - latency[source] - 1) for source in through_synapses]
         yield Group(
             name,
             NEURONS,
             tuple(chain.nodes),
-            latency[name],
-            ports.get("synaptic"),
-            ports.get("graded"),
+            now,
+            synaptic[0] if synaptic else None,
+            graded,
             _is_recurrent(graph.nodes[name]),
         )
     if readout:
         source = _outside_sources(graph, readout)[0]
-        yield Group(readout[-1], READOUT, readout, latency[source], graded=Arrival(source, delay=0))
+        arrival = Arrival(source, delay=0)
+        yield Group(readout[-1], READOUT, readout, latency[source], graded=(arrival,))
 
 
 def _outside_sources(graph: Graph, readout: tuple[str, ...]) -> list[str]:
@@ -266,12 +272,13 @@ def _shape_problems(graph: Graph) -> Iterable[Refusal]:
             )
 
 
-def _two_graded_inputs(name: str, sources: list[str]) -> Refusal:
+def _too_many_graded_inputs(name: str, sources: list[str]) -> Refusal:
     return Refusal(
         name,
         f"its neuron group would take {len(sources)} graded spikes ({', '.join(sources)}) and has "
-        "one port for them",
-        "add at most one value to a chain of neurons, for instance one residual per block",
+        f"{len(GRADED_PORTS)} ports for them",
+        "bring at most two values to a chain of neurons, for instance the other factor of a "
+        "product and one residual per block",
     )
 
 

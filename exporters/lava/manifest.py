@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.exporters.lava.dense import DenseSynapses, to_dense
-from pspike_deploy.exporters.lava.groups import Arrival, Group, Partition
+from pspike_deploy.exporters.lava.groups import GRADED_PORTS, Arrival, Group, Partition
 from pspike_deploy.exporters.lava.programs import program
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import Bernoulli, Linear, TwoStateNeuron
@@ -120,7 +120,7 @@ def _group(graph: Graph, number: int, group: Group) -> dict[str, Any]:
             for port, arrival in (
                 ("a_in", group.synaptic),
                 ("r_in", Arrival(group.name, 0) if group.recurrent else None),
-                ("x_in", group.graded),
+                *zip(GRADED_PORTS, group.graded, strict=False),
             )
             if arrival is not None
         },

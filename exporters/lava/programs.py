@@ -27,6 +27,7 @@ from pspike_deploy.graph.nodes import (
     LeakyIntegrator,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     Quantize,
     SecondOrderSSM,
@@ -59,7 +60,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a node stands: its graph, its name, the binary point of its input."""
+    """Where a node stands: its graph, its name, the binary point of its input or product."""
 
     graph: Graph
     name: str
@@ -73,7 +74,10 @@ class Place:
     @property
     def f_in(self) -> IntArray:
         """Fraction bits of the input; one number, or one per neuron."""
-        return self.graph.output_format(self.graph.sources(self.name)[0]).fractions()
+        sources = self.graph.sources(self.name)
+        factors = sources if isinstance(self.graph.nodes[self.name], Multiply) else sources[:1]
+        points = [self.graph.output_format(source).fractions() for source in factors]
+        return np.asarray(sum(points[1:], points[0]))
 
     @property
     def f_out(self) -> IntArray:
@@ -113,8 +117,8 @@ def operation_of(graph: Graph, name: str, group: Group) -> Operation:
 def program(graph: Graph, group: Group) -> list[dict[str, Any]]:
     """The program of a group as plain data, without the parameter arrays.
 
-    An input ``@a_in``, ``@x_in`` or ``@r_in`` is what arrived at that port; all others are nodes of
-    the group.
+    An input ``@a_in``, ``@x_in``, ``@y_in`` or ``@r_in`` is what arrived at that port; all others
+    are nodes of the group.
     """
     entries = []
     for name in group.nodes:
@@ -145,7 +149,8 @@ def _inputs(graph: Graph, name: str, group: Group) -> list[str]:
         return []
     if group.synaptic is not None and name == group.nodes[0]:
         return ["@a_in"]
-    inputs = [source if source in group.nodes else "@x_in" for source in graph.sources(name)]
+    ports = group.graded_ports
+    inputs = [s if s in group.nodes else f"@{ports[s]}" for s in graph.sources(name)]
     return [*inputs, "@r_in"] if group.recurrent and name == group.name else inputs
 
 
@@ -223,16 +228,22 @@ def _(node: DiagonalSSM, place: Place) -> Operation:
 def _(node: Activation, place: Place) -> Operation:
     if node.kind == "relu":
         return Operation("Relu")
-    return Operation(
-        "Gelu",
-        {"interval_shift": _shift(place.f_in - node.table_step_bits)},
-        {"table": _integers(node.table)},
-    )
+    settings: dict[str, Any] = {"interval_shift": _shift(place.f_in - node.table_step_bits)}
+    if node.kind == "sigmoid":
+        settings |= {"one_shift": _shift(place.f_in), "bits": place.formats.output.bits}
+        return Operation("Sigmoid", settings, {"table": _integers(node.table)})
+    return Operation("Gelu", settings, {"table": _integers(node.table)})
 
 
 @to_operation.register
 def _(node: Sum, place: Place) -> Operation:
     return Operation("Sum", {"bits": place.formats.output.bits})
+
+
+@to_operation.register
+def _(node: Multiply, place: Place) -> Operation:
+    shift = _shift(place.f_in - place.f_out)
+    return Operation("Multiply", {"shift": shift, "bits": place.formats.output.bits})
 
 
 @to_operation.register

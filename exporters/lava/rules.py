@@ -20,6 +20,7 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import (
     ACTIVATION_KINDS,
+    TABLED_KINDS,
     Activation,
     Bernoulli,
     ChannelAffine,
@@ -28,6 +29,7 @@ from pspike_deploy.graph.nodes import (
     LeakyIntegrator,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     Output,
     SecondOrderSSM,
@@ -130,9 +132,12 @@ def _node_problems(
         if key.endswith("shift"):
             yield from _shift_in_range(name, node, key, value)
     if isinstance(node, Activation) and node.kind not in ACTIVATION_KINDS:
-        yield Refusal(name, f"unknown function {node.kind!r}", "use gelu or relu")
-    if operation.operation == "Gelu" and not operation.parameters["table"].size:
-        yield Refusal(name, "gelu has no table", "quantise the graph with this tool")
+        known = ", ".join(ACTIVATION_KINDS)
+        yield Refusal(name, f"unknown function {node.kind!r}", f"use one of {known}")
+    if operation.operation in ("Gelu", "Sigmoid") and not operation.parameters["table"].size:
+        yield Refusal(
+            name, f"{operation.operation.lower()} has no table", "quantise the graph with this tool"
+        )
     worst = largest_intermediate(node, operation, graph, [largest.get(s, 0) for s in sources])
     if worst >= INT64_LIMIT:
         yield Refusal(
@@ -145,7 +150,7 @@ def _node_problems(
 def _shift_in_range(name: str, node: Node, key: str, value: int | list[int]) -> Iterable[Refusal]:
     """Shifts are at most 62; only those of ``half_up`` may be negative."""
     low, high = int(np.min(value)), int(np.max(value))
-    rounds_up = isinstance(node, ChannelAffine | Bernoulli | MeanPool)
+    rounds_up = isinstance(node, ChannelAffine | Bernoulli | MeanPool | Multiply)
     rounds_up = rounds_up or key in ("start_shift", "recurrent_shift")
     least = -LONGEST_SHIFT if rounds_up else 0
     if low < least or high > LONGEST_SHIFT:
@@ -206,10 +211,16 @@ def _(node: DiagonalSSM, operation: Operation, graph: Graph, inputs: list[int]) 
 
 @largest_intermediate.register
 def _(node: Activation, operation: Operation, graph: Graph, inputs: list[int]) -> int:
-    if operation.operation != "Gelu":
+    if node.kind not in TABLED_KINDS:
         return inputs[0]
+    one = 1 << min(LONGEST_SHIFT, max(0, int(np.max(operation.settings.get("one_shift", 0)))))
     interval = 1 << min(LONGEST_SHIFT, max(0, int(np.max(operation.settings["interval_shift"]))))
-    return max(inputs[0], 2 * _peak(operation.parameters["table"]) * interval)
+    return max(inputs[0], one, 2 * _peak(operation.parameters["table"]) * interval)
+
+
+@largest_intermediate.register
+def _(node: Multiply, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    return (inputs[0] * inputs[1] << _left(operation)) + _rounding_half(operation)
 
 
 @largest_intermediate.register

@@ -38,6 +38,7 @@ _PATTERNS: Final[dict[str, _Pattern]] = {
     "Convolution": {"kernel": ("n", "lags"), "d": _NEURONS},
     "Activation": {"table": ("entries",)},
     "Sum": {},
+    "Multiply": {},
     "MeanPool": {},
     "Quantize": {},
     "TwoStateNeuron": {
@@ -132,6 +133,7 @@ INTEGER_TYPES: Final[dict[str, IntegerRule]] = {
     "Convolution": IntegerRule("half_up", ("kernel", "d")),
     "Activation": IntegerRule("toward_zero", ("table",)),
     "Sum": IntegerRule("exact"),
+    "Multiply": IntegerRule("half_up"),
     "MeanPool": IntegerRule("half_up", ("state",)),
     "TwoStateNeuron": IntegerRule(
         "toward_zero",

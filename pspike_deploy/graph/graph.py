@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.graph.nodes import Bernoulli, Input, Node, Output, parameter_count
+from pspike_deploy.graph.nodes import Bernoulli, Input, Multiply, Node, Output, parameter_count
 from pspike_deploy.graph.semantics import Semantics
 
 if TYPE_CHECKING:
@@ -244,6 +244,8 @@ def _structure_problems(nodes: Mapping[str, Node], edges: tuple[Edge, ...]) -> l
             continue
         if count == 0 or (count > 1 and not node.many_inputs):
             problems.append(f"node {name} has {count} inputs")
+        elif isinstance(node, Multiply) and count != 2:
+            problems.append(f"node {name} multiplies {count} inputs instead of two")
     sites = [node.noise_site for node in nodes.values() if node.noise_site is not None]
     if len(set(sites)) < len(sites):
         problems.append("two nodes draw noise from one site number")

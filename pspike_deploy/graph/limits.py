@@ -19,6 +19,7 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     LeakyIntegrator,
     MeanPool,
+    Multiply,
     SecondOrderSSM,
     TwoStateNeuron,
 )
@@ -32,7 +33,7 @@ MOST_LEFT_SHIFT: Final = 14
 PRODUCT_BITS: Final = 62
 
 _MULTIPLYING: Final = (
-    *(ChannelAffine, Bernoulli, MeanPool, DiagonalSSM),
+    *(ChannelAffine, Bernoulli, MeanPool, DiagonalSSM, Multiply),
     *(TwoStateNeuron, LeakyIntegrator, SecondOrderSSM),
 )
 
@@ -82,6 +83,10 @@ def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tu
     elif isinstance(node, DiagonalSSM):
         factors = max(tensors["a_bar"].bits, tensors["c"].bits) + tensors["state"].bits
         shifts = np.asarray(0)
+    elif isinstance(node, Multiply):
+        forms = [graph.output_format(other) for other in graph.sources(name)]
+        factors = sum(form.bits for form in forms)
+        shifts = sum(int(form.fractions()) for form in forms) - formats.output.fractions()
     elif isinstance(node, MeanPool):
         factors = 0
         shifts = source.fractions() - tensors["state"].fractions()

@@ -218,17 +218,20 @@ class SecondOrderSSM(Node):
 
 
 #: Pointwise functions that :class:`Activation` knows.
-ACTIVATION_KINDS = ("gelu", "relu")
+ACTIVATION_KINDS = ("gelu", "relu", "sigmoid")
+#: Those that an integer graph holds as a table.
+TABLED_KINDS = ("gelu", "sigmoid")
 
 
 @dataclass(frozen=True, eq=False)
 class Activation(Node):
     """Pointwise function, y[t] = f(x[t]).
 
-    ``kind``: ``relu``: max(x, 0); ``gelu``: x (1 + erf(x / sqrt 2)) / 2, the exact form.
-    ``shape``: (neurons,). ``table``: empty in a float graph; in an integer graph samples of
-    T(v) = relu(v) - gelu(v) for v = 0, 2**-s, 2 * 2**-s, …, with s = ``table_step_bits``
-    (relu(v) - gelu(v) is an even function, so one side is enough).
+    ``kind``: ``relu``: max(x, 0); ``gelu``: x (1 + erf(x / sqrt 2)) / 2, the exact form;
+    ``sigmoid``: 1 / (1 + exp(-x)). ``shape``: (neurons,). ``table``: empty in a float graph and for
+    relu; in an integer graph samples of T(v) for v = 0, 2**-s, 2 * 2**-s, …, with
+    s = ``table_step_bits``. T(v) = relu(v) - gelu(v), an even function, or T(v) = sigmoid(-v),
+    which is 1 - sigmoid(v): one side is enough.
     """
 
     kind: str
@@ -244,6 +247,21 @@ class Activation(Node):
 @dataclass(frozen=True, eq=False)
 class Sum(Node):
     """Sum of all inputs of one step, y[t] = x1[t] + x2[t] + …; ``shape``: (neurons,)."""
+
+    many_inputs: ClassVar[bool] = True
+    shape: Shape
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(Node):
+    """Product of two inputs of one step, y[t] = x1[t] x2[t]; ``shape``: (neurons,).
+
+    With a sigmoid on one of them: a gated linear unit, arXiv 1612.08083.
+    """
 
     many_inputs: ClassVar[bool] = True
     shape: Shape
@@ -302,6 +320,7 @@ NODE_TYPES: dict[str, type[Node]] = {
         SecondOrderSSM,
         Activation,
         Sum,
+        Multiply,
         MeanPool,
         Quantize,
         TwoStateNeuron,

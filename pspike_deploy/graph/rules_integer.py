@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pspike_deploy.graph.dialect_types import INTEGER_TYPES
 from pspike_deploy.graph.findings import FileView, Found, NodeView, error, integer, is_text, shown
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
+from pspike_deploy.graph.nodes import TABLED_KINDS
 
 MIN_BITS: Final = 2
 #: The widest register: every integer, and the sum of two, fits 64 bits.
@@ -203,7 +204,8 @@ def _point_problems(node: NodeView, f: Mapping[str, npt.NDArray[np.int64]]) -> I
             continue
         if np.any(left < 0) if ">=" in law else np.any(left != 0):
             yield f"binary points break {law}"
-    if node.type == "Activation" and is_text(node.tree.get("kind"), "gelu") and "in" in f:
+    kind = node.tree.get("kind")
+    if node.type == "Activation" and any(is_text(kind, k) for k in TABLED_KINDS) and "in" in f:
         steps = integer(node.tree.get("table_step_bits"))
         if steps is not None and np.any(f["in"] < steps):
             yield f"binary point of the input is below table_step_bits {steps}"

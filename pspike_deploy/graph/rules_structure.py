@@ -252,13 +252,22 @@ def cycle_has_one_entry(file: FileView) -> Found:
 
 @error(fix="sum the branches with a Sum node")
 def only_sum_takes_several_edges(file: FileView) -> Found:
-    """In the dialect edges are added up by Sum nodes and nowhere else."""
+    """In the dialect edges are added up by Sum nodes, multiplied by Multiply, and nowhere else."""
     if file.profile != "dialect":
         return
     for graph in file.graphs:
         for name, sources in graph.sources.items():
-            if len(sources) > 1 and graph.nodes[name].type != "Sum":
+            if len(sources) > 1 and graph.nodes[name].type not in ("Sum", "Multiply"):
                 yield graph.below(name), f"{graph.nodes[name].type} has {len(sources)} inputs"
+
+
+@error(fix="multiply two branches at a time")
+def multiply_takes_two_edges(file: FileView) -> Found:
+    """A Multiply node has exactly two inputs."""
+    for graph in file.graphs:
+        for name, sources in graph.sources.items():
+            if graph.nodes[name].type == "Multiply" and len(sources) != 2:
+                yield graph.below(name), f"Multiply has {len(sources)} inputs"
 
 
 @error(fix="write profile 'dialect', or lower the graph to NIR's own types")

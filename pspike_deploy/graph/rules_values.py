@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pspike_deploy.graph.core_types import lengths
 from pspike_deploy.graph.findings import FileView, Found, error, integer, is_text, shown, warning
 from pspike_deploy.graph.neurons import INITIAL_STATES, ORDERS, RESETS, TIES
-from pspike_deploy.graph.nodes import ACTIVATION_KINDS
+from pspike_deploy.graph.nodes import ACTIVATION_KINDS, TABLED_KINDS
 from pspike_deploy.graph.rules_integer import real_values
 
 #: Most table steps per unit, as a power of two.
@@ -90,7 +90,7 @@ def activation_is_known(file: FileView) -> Found:
 
 @error(fix="give a table with steps of 2**-0 to 2**-24; empty in a float graph")
 def activation_table_fits(file: FileView) -> Found:
-    """A table stands in integer graphs only; GELU and softmax need at least two entries there."""
+    """A table stands in integer graphs only; there all but relu need at least two entries."""
     for node in file.nodes:
         has_table = node.type in ("Activation", "SoftmaxSum")
         if not has_table or node.rule is None or "table" not in node.arrays:
@@ -98,9 +98,10 @@ def activation_table_fits(file: FileView) -> Found:
         entries, steps = node.arrays["table"].size, integer(node.tree.get("table_step_bits"))
         if steps is not None and not 0 <= steps <= MAX_TABLE_STEP_BITS:
             yield node.path, f"table_step_bits {steps} is not within 0 … {MAX_TABLE_STEP_BITS}"
-        needed = node.type == "SoftmaxSum" or is_text(node.tree.get("kind"), "gelu")
+        kind = node.tree.get("kind")
+        needed = node.type == "SoftmaxSum" or any(is_text(kind, known) for known in TABLED_KINDS)
         if file.quantization and needed and entries < 2:
-            yield node.path, f"table has {entries} entries; GELU and softmax need two"
+            yield node.path, f"table has {entries} entries; GELU, sigmoid and softmax need two"
         if not file.quantization and entries:
             yield node.path, f"table has {entries} entries in a float graph"
 

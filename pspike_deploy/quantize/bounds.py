@@ -26,6 +26,7 @@ from pspike_deploy.graph.nodes import (
     LeakyIntegrator,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     Output,
     Quantize,
@@ -160,6 +161,10 @@ def _(node: Convolution, formats: NodeQuantization, inputs: list[Interval], step
 
 @bound_of.register
 def _(node: Activation, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
+    if node.kind == "sigmoid":
+        ones = np.ones(node.shape)
+        largest = widened(interval(node, inputs), 2.0, formats.output).magnitude
+        return Bound(Interval(0 * ones, ones), share_of(min(largest, 1.0), formats.output))
     low, high = np.maximum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
     dip = 0.0
     if node.kind == "gelu":
@@ -170,6 +175,12 @@ def _(node: Activation, formats: NodeQuantization, inputs: list[Interval], steps
 @bound_of.register
 def _(node: Sum, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
     found = interval(node, inputs)
+    return Bound(found, share_of(found.magnitude, formats.output))
+
+
+@bound_of.register
+def _(node: Multiply, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
+    found = widened(interval(node, inputs), 0.5, formats.output)
     return Bound(found, share_of(found.magnitude, formats.output))
 
 

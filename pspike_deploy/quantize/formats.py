@@ -35,11 +35,14 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.numerics.fixed_point import Format, fraction_bits_for
 from pspike_deploy.quantize.config import QuantConfig
+from pspike_deploy.quantize.messages import is_message_gain, message_bits
 
 SPIKE_FORMAT: Final = Format(2, 0)
 
 #: Bits that a guarantee may cost against the observed range.
 AFFORDABLE_BITS: Final = 6
+#: The same where the whole width is that of a message into dense synapses.
+AFFORDABLE_MESSAGE_BITS: Final = 2
 
 #: Factor on an observed range where no guarantee is affordable.
 OBSERVED_MARGIN: Final = 4.0
@@ -50,6 +53,7 @@ MOST_FRACTION_BITS: Final = 40
 #: Knots of an activation table per unit, as a power of two, and the range that it covers.
 TABLE_STEP_BITS: Final = 6
 TABLE_RANGE: Final = 8
+SIGMOID_RANGE: Final = 16
 
 #: Range and format of the table of exp(-v), and format of sums of softmax probabilities.
 EXPONENTIAL_RANGE: Final = 16
@@ -100,7 +104,11 @@ def choose_output_formats(
         seen = max(observed[n] for n in members)
         spare = max(reserve.get(n, 0) for n in members)
         most = min(_most_fraction_bits(graph.nodes[n], config) for n in members)
-        choice = _choose(largest, seen, config.state_bits, spare, most)
+        bits, affordable = config.state_bits, AFFORDABLE_BITS
+        if len(members) == 1 and is_message_gain(graph, members[0]):
+            bits = min(bits, message_bits(graph, members[0], config.weight_bits))
+            affordable = AFFORDABLE_MESSAGE_BITS
+        choice = _choose(largest, seen, bits, spare, most, affordable)
         choices |= dict.fromkeys(members, choice)
     for name, node in graph.nodes.items():
         if isinstance(node, MeanPool):
@@ -119,11 +127,18 @@ def choose_output_formats(
     return choices
 
 
-def _choose(guaranteed: float, observed: float, bits: int, reserve: int, most: int) -> Choice:
-    affordable = guaranteed <= observed * 2.0**AFFORDABLE_BITS
-    magnitude = guaranteed if affordable else observed * OBSERVED_MARGIN
+def _choose(
+    guaranteed: float,
+    observed: float,
+    bits: int,
+    reserve: int,
+    most: int,
+    affordable: int = AFFORDABLE_BITS,
+) -> Choice:
+    is_affordable = guaranteed <= observed * 2.0**affordable
+    magnitude = guaranteed if is_affordable else observed * OBSERVED_MARGIN
     point = fraction_bits_for(magnitude * 2.0**reserve, bits, most=most)
-    basis = "guaranteed" if affordable else "observed"
+    basis = "guaranteed" if is_affordable else "observed"
     return Choice(Format(bits, point), basis, guaranteed, observed)
 
 
@@ -188,6 +203,14 @@ def gelu_table(fraction_bits: int, step_bits: int = TABLE_STEP_BITS) -> npt.NDAr
     correction = v * 0.5 * erfc(v / np.sqrt(2.0))
     table: npt.NDArray[np.int32]
     table = np.floor(correction * 2.0**fraction_bits + 0.5).astype(np.int32)
+    return table
+
+
+def sigmoid_table(fraction_bits: int, step_bits: int = TABLE_STEP_BITS) -> npt.NDArray[np.int32]:
+    """Samples of sigmoid(-v) as integers, v = 0 … 16 at steps of 2**-step_bits; int32."""
+    v = np.arange(SIGMOID_RANGE * 2**step_bits + 1) / 2.0**step_bits
+    table: npt.NDArray[np.int32]
+    table = np.floor(2.0**fraction_bits / (1 + np.exp(v)) + 0.5).astype(np.int32)
     return table
 
 

@@ -22,6 +22,7 @@ from pspike_deploy.graph.nodes import (
     LeakyIntegrator,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     Output,
     Quantize,
@@ -43,6 +44,7 @@ from pspike_deploy.quantize.formats import (
     exponential_table,
     gelu_table,
     read_out_format,
+    sigmoid_table,
     state_format,
     weight_scale,
 )
@@ -258,11 +260,17 @@ class Quantizer:
         self.require_fraction(name, point, "activation")
         step_bits = min(TABLE_STEP_BITS, point)
         self.formats[name] = NodeQuantization(output, {"table": output}, "toward_zero")
-        return Activation(node.kind, node.shape, gelu_table(point, step_bits), step_bits)
+        table = sigmoid_table if node.kind == "sigmoid" else gelu_table
+        return Activation(node.kind, node.shape, table(point, step_bits), step_bits)
 
     @convert.register
     def _(self, node: Sum, name: str) -> Node:
         self.formats[name] = NodeQuantization(self.choices[name].format, {}, "exact")
+        return node
+
+    @convert.register
+    def _(self, node: Multiply, name: str) -> Node:
+        self.formats[name] = NodeQuantization(self.choices[name].format, {}, "half_up")
         return node
 
     @convert.register

@@ -7,6 +7,7 @@ The pipeline replays a few samples after each of them and reports what changed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import (
+    Activation,
     Affine,
     BatchNorm,
     Bernoulli,
@@ -22,9 +24,11 @@ from pspike_deploy.graph.nodes import (
     Input,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     Sum,
 )
+from pspike_deploy.quantize.messages import graded_synapses, is_message_gain
 
 Pass = Callable[[Graph], Graph]
 
@@ -39,6 +43,7 @@ FOLDING: Final = (
     "balance_states",
     "split_affine",
     "scale_currents",
+    "narrow_messages",
 )
 
 #: Most powers of two by which a slow mode's state is scaled down. A mode that could grow further
@@ -152,20 +157,48 @@ def split_affine(graph: Graph) -> Graph:
 
 @register
 def scale_currents(graph: Graph) -> Graph:
-    """A gain of one between integers (synapses, input, spikes) and a neuron or a sum.
+    """A gain of one between integers and what takes values of one binary point for all neurons.
 
-    These add up values of one binary point; the gain carries the integers there.
+    Synaptic sums have another worth in every neuron; the input and spikes have a point of their
+    own, which neurons and sums do not share.
     """
     for name, node in list(graph.nodes.items()):
-        if not (node.integrates or isinstance(node, Sum)):
+        adds = node.integrates or isinstance(node, Sum)
+        if not (adds or isinstance(node, Multiply | Activation | DiagonalSSM)):
             continue
         for number, source in enumerate(graph.sources(name)):
             before = graph.nodes[source]
-            if isinstance(before, Linear | Input) or before.spikes:
+            plain = isinstance(before, Input) or before.spikes
+            if isinstance(before, Linear) or (adds and plain):
                 width = node.input_shape[0]
                 gain = ChannelAffine(np.ones(width), np.zeros(width))
                 label = f"{name}_gain{number or ''}"
                 graph = graph.with_inserted_on((source, name), label, gain)
+    return graph
+
+
+@register
+def narrow_messages(graph: Graph) -> Graph:
+    """A gain of one in front of dense synapses that graded values drive.
+
+    A synaptic sum has 32 bits, so what enters it is narrower than a state; the gain's own format
+    says how much. One gain serves all synapses behind a node.
+    """
+    for source in dict.fromkeys(graph.sources(name)[0] for name in graded_synapses(graph)):
+        if is_message_gain(graph, source):
+            continue
+        driven = {t for t in graph.targets(source) if isinstance(graph.nodes[t], Linear)}
+        width, gain = graph.nodes[source].output_shape[0], f"{source}_message"
+        nodes: dict[str, Node] = {}
+        for name, node in graph.nodes.items():
+            nodes[name] = node
+            if name == source:
+                nodes[gain] = ChannelAffine(np.ones(width), np.zeros(width))
+        edges = [
+            (gain if origin == source and target in driven else origin, target)
+            for origin, target in graph.edges
+        ]
+        graph = replace(graph, nodes=nodes, edges=((source, gain), *edges))
     return graph
 
 

@@ -26,6 +26,7 @@ from pspike_deploy.graph.nodes import (
     LeakyIntegrator,
     Linear,
     MeanPool,
+    Multiply,
     Node,
     Output,
     SecondOrderSSM,
@@ -160,6 +161,10 @@ def _(node: Bernoulli, inputs: list[Interval]) -> Interval:
 
 @interval.register
 def _(node: Activation, inputs: list[Interval]) -> Interval:
+    if node.kind == "sigmoid":
+        ends = np.clip(np.stack([inputs[0].low, inputs[0].high]), -700.0, 700.0)
+        low, high = 1 / (1 + np.exp(-ends))
+        return Interval(low, high)
     low, high = np.maximum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
     # GELU dips to -0.17 on the negative side and never exceeds the rectifier.
     dip = -0.17 if node.kind == "gelu" else 0.0
@@ -171,6 +176,15 @@ def _(node: Sum, inputs: list[Interval]) -> Interval:
     return Interval(
         np.sum([i.low for i in inputs], axis=0), np.sum([i.high for i in inputs], axis=0)
     )
+
+
+@interval.register
+def _(node: Multiply, inputs: list[Interval]) -> Interval:
+    a, b = inputs
+    with np.errstate(invalid="ignore"):  # nothing times infinity
+        corners = np.stack([a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high])
+    corners = np.where(np.isnan(corners), 0.0, corners)
+    return Interval(corners.min(axis=0), corners.max(axis=0))
 
 
 @interval.register

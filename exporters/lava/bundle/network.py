@@ -84,9 +84,10 @@ class Network:
         return synapses
 
     def _connect_graded(self, group):
-        if "x_in" in group["inputs"]:
-            source = self.groups[group["inputs"]["x_in"]["source"]]
-            source.out.connect(self.groups[group["name"]].x_in)
+        for port in ("x_in", "y_in"):
+            if port in group["inputs"]:
+                source = self.groups[group["inputs"][port]["source"]]
+                source.out.connect(getattr(self.groups[group["name"]], port))
 
     def run(self):
         """Run all samples, one after the other, and stop; returns the number of steps."""

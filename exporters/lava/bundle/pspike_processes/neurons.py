@@ -48,8 +48,9 @@ class NeuronGroup(AbstractProcess):
     """Neurons that share one program.
 
     ``a_in`` takes the sums of the synapses, ``r_in`` those of the synapses from the group to
-    itself, ``x_in`` a graded spike (the residual stream); a port that the manifest does not name
-    stays unconnected. ``state`` holds all state words of a neuron.
+    itself, ``x_in`` and ``y_in`` graded spikes (the residual stream, the factor of a product); a
+    port that the manifest does not name stays unconnected. ``state`` holds all state words of a
+    neuron.
 
     Args:
         group: the group's entry in the manifest.
@@ -63,6 +64,7 @@ class NeuronGroup(AbstractProcess):
         self.a_in = InPort(shape=(neurons,))
         self.r_in = InPort(shape=(neurons,))
         self.x_in = InPort(shape=(neurons,))
+        self.y_in = InPort(shape=(neurons,))
         self.out = OutPort(shape=(neurons,))
         self.state = Var(shape=(max(1, group["state_words"]), neurons), init=0)
 
@@ -178,6 +180,7 @@ class PyNeuronGroup(ProgramModel):
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     r_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     x_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+    y_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     state: np.ndarray = LavaPyType(np.ndarray, np.int64, precision=24)
 

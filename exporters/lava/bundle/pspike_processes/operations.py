@@ -68,16 +68,32 @@ def relu(node, at, x):
     return np.maximum(x, 0)
 
 
-def gelu(node, at, x):
-    """Rectifier minus an even function that stands in a table of n + 1 entries."""
+def tabled(node, x):
+    """T(abs(x)) between the n + 1 entries of a table; 0 beyond them."""
     n, s = node.table.size - 1, node.interval_shift
     v = np.abs(x)
     i = np.right_shift(v, s)
     r = v - np.left_shift(i, s)
     below = np.minimum(i, n - 1)
     rise = (node.table[below + 1] - node.table[below]) * r
-    c = np.where(i >= n, 0, node.table[below] + toward_zero(rise, s))
-    return np.maximum(x, 0) - c
+    return np.where(i >= n, 0, node.table[below] + toward_zero(rise, s))
+
+
+def gelu(node, at, x):
+    """Rectifier minus an even function that stands in a table."""
+    return np.maximum(x, 0) - tabled(node, x)
+
+
+def sigmoid(node, at, x):
+    """Sigmoid: sigmoid(-v) stands in a table, and sigmoid(v) = 1 - sigmoid(-v)."""
+    c = tabled(node, x)
+    y = np.where(x < 0, c, np.left_shift(1, node.one_shift) - c)
+    return node.fit("output", y, node.bits, at)
+
+
+def multiply(node, at, x1, x2):
+    """Product: y = fit(half_up(x1 * x2, shift))."""
+    return node.fit("output", half_up(x1 * x2, node.shift), node.bits, at)
 
 
 def add(node, at, *inputs):
@@ -184,6 +200,8 @@ OPERATIONS = {
     "DiagonalSSM": diagonal_ssm,
     "Relu": relu,
     "Gelu": gelu,
+    "Sigmoid": sigmoid,
+    "Multiply": multiply,
     "Sum": add,
     "MeanPool": mean_pool,
     "TwoStateNeuron": two_state,
