@@ -117,7 +117,7 @@ def measure(
 
 def _choice(checkpoint: Checkpoint) -> str:
     share = "a stratified fifth of the training samples"
-    if checkpoint.architecture != "p_spikessm":
+    if checkpoint.training["optimizer"] == "Adam":
         fraction = checkpoint.training["validation_fraction"]
         share = f"a stratified share ({fraction:g}) of the training samples, as were learning rate "
         share += "and epoch"
@@ -271,6 +271,10 @@ def _summary(facts: Mapping[str, Any]) -> str:
         state = f"state dimension {config['d_state']}"
         mixer = f"mixer activation {config['mixer_activation']}"
         network = f"P-SpikeSSM (causal S4D-Lin, {size}, {state}, {mixer})"
+    elif facts["architecture"] == "linoss":
+        kind = "D-LinOSS" if config["variant"] == "damped" else f"LinOSS-{config['variant']}"
+        size = f"{config['n_layers']} blocks, {config['d_model']} channels"
+        network = f"{kind} ({size}, {config['d_state']} complex oscillators; nothing spikes)"
     else:
         widths = "-".join(map(str, [config["d_input"], *config["d_hidden"], config["n_classes"]]))
         network = f"Spiking network of {config['neuron']} neurons ({widths})"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.models.linoss import LinOSSNetwork
 from pspike_deploy.models.networks import Network
 from pspike_deploy.models.p_spikessm import PSpikeSSM, Trace
 from pspike_deploy.models.two_state import TwoStateNetwork
@@ -103,6 +104,8 @@ def firing_rates(
 
 def spiking_populations(network: Network) -> dict[str, str]:
     """Name of every population of spiking neurons, and the name of its spikes in a trace."""
+    if isinstance(network, LinOSSNetwork):
+        return {}
     if isinstance(network, TwoStateNetwork):
         return {f"layer{index}": f"layer{index}.s" for index in range(len(network.layers))}
     return {
@@ -113,7 +116,9 @@ def spiking_populations(network: Network) -> dict[str, str]:
 
 def is_stochastic(network: Network) -> bool:
     """Whether an evaluation draws noise."""
-    return not isinstance(network, TwoStateNetwork) or network.config.initial_state == "random"
+    if isinstance(network, TwoStateNetwork):
+        return network.config.initial_state == "random"
+    return isinstance(network, PSpikeSSM)
 
 
 @singledispatch
@@ -159,6 +164,18 @@ def _(
     if noise is None:
         return cast(Tensor, network(x, network.zero_states(len(x)), trace))
     return cast(Tensor, network(x, None, trace, noise=noise, samples=samples, draw=draw))
+
+
+@_run.register
+def _(
+    network: LinOSSNetwork,
+    x: Tensor,
+    samples: IntArray,
+    noise: Noise | None,
+    draw: int,
+    trace: Trace | None,
+) -> Tensor:
+    return cast(Tensor, network(x, trace))
 
 
 @contextmanager

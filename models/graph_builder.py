@@ -22,13 +22,19 @@ class ChainBuilder:
     edges: list[Edge] = field(default_factory=list)
     last: str = ""
 
-    def add(self, name: str, node: Node) -> str:
-        """Add a node behind the last one; returns its name."""
+    def add(self, name: str, node: Node, *others: str) -> str:
+        """Add a node behind the last one, and behind ``others``; returns its name."""
         self.nodes[name] = node
         if self.last:
             self.edges.append((self.last, name))
+        self.edges += [(other, name) for other in others]
         self.last = name
         return name
+
+    def branch(self, source: str, name: str, node: Node) -> str:
+        """Add a node behind ``source``, from where the chain goes on; returns its name."""
+        self.last = source
+        return self.add(name, node)
 
 
 def layer_prefixes(layers: int) -> list[str]:

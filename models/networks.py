@@ -13,6 +13,8 @@ from typing import Any, Final
 import torch
 
 from pspike_deploy.models.config import PSpikeSSMConfig
+from pspike_deploy.models.linoss import LinOSSNetwork
+from pspike_deploy.models.linoss_config import LinOSSConfig
 from pspike_deploy.models.official import OfficialWeights, is_official, read_official
 from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.silif_official import is_silif, read_silif
@@ -20,9 +22,15 @@ from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.models.two_state_config import TwoStateConfig
 from pspike_deploy.models.two_state_graph import stability_warnings
 
-Network = PSpikeSSM | TwoStateNetwork
-NetworkConfig = PSpikeSSMConfig | TwoStateConfig
+Network = PSpikeSSM | TwoStateNetwork | LinOSSNetwork
+NetworkConfig = PSpikeSSMConfig | TwoStateConfig | LinOSSConfig
 OfficialReader = Callable[[Mapping[str, Any], Mapping[str, Any] | None, str], OfficialWeights]
+
+
+def _read_none(
+    content: Mapping[str, Any], given: Mapping[str, Any] | None, where: str
+) -> OfficialWeights:
+    raise TypeError("files of this reference code are not read")
 
 
 @dataclass(frozen=True)
@@ -33,15 +41,15 @@ class Architecture:
         name: what checkpoints call it.
         config: class of its configuration, with ``from_dict``.
         network: class of the network; takes a configuration.
-        is_official: whether loaded content is a file of its reference code.
+        is_official: whether loaded content is a file of its reference code; never, by default.
         read_official: weights and configuration of such a file.
     """
 
     name: str
-    config: type[PSpikeSSMConfig] | type[TwoStateConfig]
+    config: type[PSpikeSSMConfig] | type[TwoStateConfig] | type[LinOSSConfig]
     network: Callable[[Any], Network]
-    is_official: Callable[[object], bool]
-    read_official: OfficialReader
+    is_official: Callable[[object], bool] = lambda content: False
+    read_official: OfficialReader = _read_none
 
 
 #: Every architecture by its name.
@@ -50,6 +58,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
     for architecture in (
         Architecture("p_spikessm", PSpikeSSMConfig, PSpikeSSM, is_official, read_official),
         Architecture("two_state", TwoStateConfig, TwoStateNetwork, is_silif, read_silif),
+        Architecture("linoss", LinOSSConfig, LinOSSNetwork),
     )
 }
 

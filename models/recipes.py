@@ -7,6 +7,7 @@ from typing import Final
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
+from pspike_deploy.models.linoss_config import LinOSSConfig
 from pspike_deploy.models.two_state_config import TwoStateConfig
 
 
@@ -21,14 +22,14 @@ class Recipe:
         epochs: passes over the training samples.
         batch_size: samples per step of the optimiser; a smaller last batch is dropped.
         learning_rate: peak rate of AdamW for all but the state-space matrices.
-        ssm_learning_rate: peak rate for A_real, A_imag and B.
+        ssm_learning_rate: peak rate for the parameters of the state-space recurrence.
         weight_decay: of AdamW, for the parameters that decay.
         warmup_fraction: share of all steps over which the rate rises linearly from zero; then it
             falls to zero along a half cosine.
     """
 
     name: str
-    config: PSpikeSSMConfig
+    config: PSpikeSSMConfig | LinOSSConfig
     dataset: str
     epochs: int
     batch_size: int
@@ -84,20 +85,21 @@ class TwoStateRecipe:
 
 AnyRecipe = Recipe | TwoStateRecipe
 
+_DIGITS_CONFIG: Final = PSpikeSSMConfig(
+    d_input=1,
+    d_model=64,
+    d_state=16,
+    n_layers=2,
+    n_classes=10,
+    sequence_length=64,
+    dropout=0.1,
+    # Step sizes for 64 steps: memories of 4 to 200 steps; the usual 1e-3 to 1e-1 is for 1000.
+    dt_min=1e-2,
+    dt_max=0.5,
+)
 _DIGITS: Final = Recipe(
     name="p_spikessm_digits",
-    config=PSpikeSSMConfig(
-        d_input=1,
-        d_model=64,
-        d_state=16,
-        n_layers=2,
-        n_classes=10,
-        sequence_length=64,
-        dropout=0.1,
-        # Step sizes for 64 steps: memories of 4 to 200 steps; the usual 1e-3 to 1e-1 is for 1000.
-        dt_min=1e-2,
-        dt_max=0.5,
-    ),
+    config=_DIGITS_CONFIG,
     dataset="digits",
     epochs=60,
     batch_size=32,
@@ -133,7 +135,7 @@ RECIPES: Final[dict[str, AnyRecipe]] = {
         replace(
             _DIGITS,
             name="p_spikessm_digits_linear",
-            config=replace(_DIGITS.config, mixer_activation="none"),
+            config=replace(_DIGITS_CONFIG, mixer_activation="none"),
         ),
         _SPOKEN_DIGITS,
     )

@@ -39,6 +39,8 @@ from pspike_deploy.models.graph_builder import (
     batch_norm_of,
     layer_prefixes,
 )
+from pspike_deploy.models.linoss import LinOSSNetwork
+from pspike_deploy.models.linoss_graph import linoss_graph
 from pspike_deploy.models.modal import ModalForm
 from pspike_deploy.models.p_spikessm import PSpikeBlock, PSpikeSSM
 from pspike_deploy.models.s4d import discretise
@@ -67,7 +69,8 @@ def to_graph(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -
     raise PspikeError(
         "E-TARGET-UNSUPPORTED",
         f"a module of type {type(network).__name__} has no graph form",
-        why="graphs are made from this project's networks: PSpikeSSM and TwoStateNetwork",
+        why="graphs are made from this project's networks: PSpikeSSM, TwoStateNetwork and "
+        "LinOSSNetwork",
         fix="load the network with pspike_deploy.load, or build the graph from nodes",
     )
 
@@ -75,6 +78,11 @@ def to_graph(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -
 @to_graph.register
 def _(network: TwoStateNetwork, forms: Mapping[str, ModalForm] | None = None) -> Graph:
     return two_state_graph(network)
+
+
+@to_graph.register
+def _(network: LinOSSNetwork, forms: Mapping[str, ModalForm] | None = None) -> Graph:
+    return linoss_graph(network)
 
 
 @to_graph.register

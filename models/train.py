@@ -1,10 +1,10 @@
 """Training of networks, each as its reference code trains it.
 
-P-SpikeSSM, with sampled spikes: AdamW; the state-space matrices have a learning rate of their own
-and do not decay; step sizes, mixer biases and norms do not decay; linear warm-up, then half a
-cosine to zero. Two-state neurons, with surrogate gradients: Adam; the rate falls where the held-out
-accuracy stalls, and the best epoch is kept. The loss is the cross-entropy of the network's output,
-in the latter case the summed softmax of the read-out.
+P-SpikeSSM, with sampled spikes, and LinOSS: AdamW; the parameters of the recurrence have a learning
+rate of their own and do not decay; step sizes, mixer biases and norms do not decay; linear warm-up,
+then half a cosine to zero. Two-state neurons, with surrogate gradients: Adam; the rate falls where
+the held-out accuracy stalls, and the best epoch is kept. The loss is the cross-entropy of the
+network's output, in the latter case the summed softmax of the read-out.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.datasets import Dataset, load_dataset, stratified_split
 from pspike_deploy.models.evaluation import evaluate
 from pspike_deploy.models.networks import Network, NetworkConfig, architecture_of
-from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.recipes import AnyRecipe, Recipe, TwoStateRecipe, find_recipe
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.numerics.noise import Noise
 
-SSM_MATRICES: Final = ("A_real", "A_imag", "B")
+#: Parameters of a state-space recurrence: a rate of their own and no decay; and step sizes.
+SSM_MATRICES: Final = ("A_real", "A_imag", "B", "A_diag", "G_diag")
+STEP_SIZES: Final = ("inv_dt", "steps")
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def train(
     )
 
 
-def parameter_groups(network: PSpikeSSM, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
     """AdamW's parameter groups, by learning rate and weight decay."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
@@ -146,7 +147,9 @@ def parameter_groups(network: PSpikeSSM, recipe: Recipe) -> list[dict[str, Any]]
         rate, decay = recipe.learning_rate, recipe.weight_decay
         if in_ssm and leaf in SSM_MATRICES:
             rate, decay = recipe.ssm_learning_rate, 0.0
-        elif (in_ssm and leaf == "inv_dt") or owner.endswith("norm") or name.endswith("mixer.bias"):
+        elif (
+            (in_ssm and leaf in STEP_SIZES) or owner.endswith("norm") or name.endswith("mixer.bias")
+        ):
             decay = 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [
@@ -174,7 +177,7 @@ class Optimisation:
 class WarmupCosine(Optimisation):
     """AdamW; the rate rises linearly and falls along half a cosine."""
 
-    def __init__(self, network: PSpikeSSM, recipe: Recipe, steps: int) -> None:
+    def __init__(self, network: Network, recipe: Recipe, steps: int) -> None:
         super().__init__(torch.optim.AdamW(parameter_groups(network, recipe), betas=(0.9, 0.999)))
         factor = warmup_cosine(recipe.warmup_fraction, recipe.epochs * steps)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
@@ -218,7 +221,6 @@ def optimisation_of(network: Network, recipe: AnyRecipe, steps: int) -> Optimisa
     if isinstance(recipe, TwoStateRecipe):
         assert isinstance(network, TwoStateNetwork)  # made from the recipe's configuration
         return Plateau(network, recipe)
-    assert isinstance(network, PSpikeSSM)
     return WarmupCosine(network, recipe, steps)
 
 

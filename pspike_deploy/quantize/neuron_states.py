@@ -64,6 +64,8 @@ def oscillator_bounds(
     position = node.a_xz[:, None] * velocity + np.array([0.0, 1.0])
     step = np.stack([velocity, position], axis=1)
     # Two products round in z, where their errors act like input; one more rounds in x alone.
+    if not np.isfinite(current).all():
+        return np.full((len(current), 2), np.inf)
     drive = (current + 2 * rounding)[:, None]
     gain = np.stack([np.ones_like(node.a_xz), node.a_xz], axis=-1)
     response = np.broadcast_to(np.eye(2), step.shape)

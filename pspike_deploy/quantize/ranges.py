@@ -70,7 +70,12 @@ def guaranteed(graph: Graph, input_range: Interval) -> dict[str, Interval]:
         if isinstance(node, Input):
             found[name] = input_range
         else:
-            found[name] = interval(node, [found[s] for s in graph.sources(name)])
+            here = interval(node, [found[s] for s in graph.sources(name)])
+            # Nothing times infinity is no number; an unbounded input bounds nothing behind it.
+            low, high = np.isnan(here.low), np.isnan(here.high)
+            found[name] = Interval(
+                np.where(low, -np.inf, here.low), np.where(high, np.inf, here.high)
+            )
     return found
 
 
@@ -144,7 +149,8 @@ def _(node: Linear, inputs: list[Interval]) -> Interval:
     weight = node.weight.astype(np.float64)
     positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
     low, high = inputs[0].low, inputs[0].high
-    return Interval(positive @ low + negative @ high, positive @ high + negative @ low)
+    with np.errstate(invalid="ignore"):  # nothing times infinity
+        return Interval(positive @ low + negative @ high, positive @ high + negative @ low)
 
 
 @interval.register
