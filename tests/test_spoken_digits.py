@@ -30,6 +30,7 @@ from pspike_deploy.models.spoken_digits import (
     write_spikes,
 )
 from pspike_deploy.models.train import train
+from pspike_deploy.pipeline import ExportOptions, export_network
 from pspike_deploy.training import train_to_file
 from tests.recordings_of_digits import miniature, tone, write_folder, write_wav
 
@@ -428,6 +429,26 @@ def test_the_card_states_the_facts(published: tuple[Checkpoint, dict[str, Any]])
     assert (ZOO / f"{NAME}.md").read_text("utf-8") == render(facts)
 
 
+@pytest.mark.lava
+def test_the_zoo_network_runs_bit_exactly_in_lava(tmp_path: Path) -> None:
+    data = miniature(indices=1)
+    np.savez(tmp_path / "recordings.npz", **data)
+    write_spikes(tmp_path / "recordings.npz", tmp_path / "x.npz")
+    options = ExportOptions(
+        ZOO / f"{NAME}.pt", "lava", tmp_path / "out", data=tmp_path / "x.npz", lava_samples=3
+    )
+    summary = export_network(options).summary
+    assert summary["lava"]["steps"] == speech.STEPS
+    assert summary["lava"]["bit_exact"]
+    assert summary["quantization"]["overflows"] == 0
+
+
+def test_an_export_without_recordings_says_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(PspikeError, match=r"spoken_digits RECORDINGS --out") as caught:
+        export_network(ExportOptions(ZOO / f"{NAME}.pt", "nir", tmp_path / "out"))
+    assert caught.value.code == "E-INPUT-MISSING"
+
+
 # --- the real recordings ------------------------------------------------------------------------
 
 
@@ -454,3 +475,24 @@ def test_the_zoo_network_reaches_the_accuracy_of_its_card_on_the_real_recordings
     assert measured["accuracy"]["mean"] == pytest.approx(facts["accuracy"]["mean"], abs=3.1 / 300)
     assert measured["accuracy"]["mean"] >= TARGET
     assert measured["firing_rates"] == pytest.approx(facts["firing_rates"], abs=1e-3)
+
+
+def test_the_integer_network_keeps_the_accuracy_on_the_real_recordings(
+    real: Path, tmp_path: Path
+) -> None:
+    for part in ("train", "test"):
+        write_spikes(real, tmp_path / f"{part}.npz", part=part)
+    options = ExportOptions(
+        ZOO / f"{NAME}.pt",
+        "nir",
+        tmp_path / "out",
+        data=tmp_path / "test.npz",
+        calibration=tmp_path / "train.npz",
+    )
+    summary = export_network(options).summary
+    accuracy = summary["accuracy"]
+    assert accuracy["samples"] == 300
+    assert accuracy["integer"] >= TARGET
+    assert abs(accuracy["integer"] - accuracy["float"]) <= 0.02
+    assert summary["quantization"]["overflows"] == 0
+    assert summary["verification"]["verdict"] == "equivalent"
