@@ -60,6 +60,7 @@ docs: demo
 	$(BIN)/python -m pspike_deploy.graph.describe docs/dialect.md
 	$(BIN)/python -m pspike_deploy.report.reference docs build/digits/summary.json
 	$(BIN)/python -m tests.format_tables
+	$(BIN)/python -m tests.diagonal_table
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -15,11 +15,13 @@ The matrix of HiPPO is far from normal: its eigenvectors are nearly dependent an
 cancel to kernels of order 1. Training moves it away from there. Three figures per layer tell how
 far: the condition number of V; the cancellation ``rho = max over neurons of sum |r| / max |K|``, of
 which a fixed-point state needs log2 as guard bits; and the largest difference between the kernel of
-the modes and the kernel of the DPLR recurrence.
+the modes and the kernel of the DPLR recurrence. Where they tell too far,
+:mod:`pspike_deploy.models.diagonal_form` looks for other poles.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,11 +32,14 @@ from torch import Tensor
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.dplr import DPLR
+from pspike_deploy.models.kernel_fit import expected_error
 from pspike_deploy.models.s4d import require_causal
 
 #: Largest difference of the modal kernel, relative to the largest |K| of the neuron. Far below the
 #: step of 8-bit weights, far above the rounding of a well-conditioned eigenbasis (1e-12).
 MAX_KERNEL_ERROR: Final = 1e-6
+#: The same for a form with other poles: half a step of 8-bit weights.
+MAX_APPROXIMATION_ERROR: Final = 2.0**-8
 #: Largest cancellation: 12 guard bits leave 12 of a 24-bit state for the membrane.
 MAX_CANCELLATION: Final = 2.0**12
 #: Longest kernel that is compared, in steps.
@@ -52,9 +57,15 @@ class ModalForm:
         a_bar: complex128 ``(neuron, mode)``; neurons with fewer modes are filled with zeros.
         residue: complex128 ``(neuron, mode)``.
         D: float64 ``(neuron,)``.
-        condition: largest condition number of an eigenvector matrix, 2-norm.
+        condition: largest condition number of an eigenvector matrix of the layer, 2-norm.
         cancellation: rho, see the module; pairs count twice.
         kernel_error: largest difference to the DPLR kernel, relative to the neuron's largest |K|.
+        kernel_error_l2: 2-norm of the difference, relative to that of the neuron's kernel; the
+            largest of all neurons.
+        method: ``modal``, or where other poles were taken ``balanced_truncation`` or
+            ``kernel_fit`` (:mod:`pspike_deploy.models.diagonal_form`).
+        order: real states of a neuron; pairs count twice. The largest of all neurons.
+        attempt: the best form with other poles, where it was not safe either.
     """
 
     a_bar: npt.NDArray[np.complex128]
@@ -63,33 +74,64 @@ class ModalForm:
     condition: float
     cancellation: float
     kernel_error: float
+    kernel_error_l2: float
+    method: str = "modal"
+    order: int = 0
+    attempt: ModalForm | None = None
 
     @property
     def is_safe(self) -> bool:
         """Whether the modes may stand in for the recurrence; false also where a figure is NaN."""
         return (
-            self.kernel_error <= MAX_KERNEL_ERROR
+            self.kernel_error <= self._largest_error
             and self.cancellation <= MAX_CANCELLATION
             and bool((np.abs(self.a_bar) < 1).all())
         )
 
-    def figures(self) -> dict[str, float]:
-        """The three figures as plain data."""
+    @property
+    def _largest_error(self) -> float:
+        return MAX_KERNEL_ERROR if self.method == "modal" else MAX_APPROXIMATION_ERROR
+
+    @property
+    def guard_bits(self) -> int:
+        """Bits of a fixed-point state that the cancellation takes."""
+        return math.ceil(math.log2(max(1.0, self.cancellation)))
+
+    @property
+    def state_words(self) -> int:
+        """Real state words of the layer, the silent modes of neurons with fewer ones included."""
+        return 2 * self.a_bar.size
+
+    @property
+    def expected_error(self) -> float:
+        """Kernel error with what rounding of the residues to 16 bits adds."""
+        return float(expected_error(self.kernel_error, self.cancellation))
+
+    def figures(self) -> dict[str, float | int | str]:
+        """How the form was made and how good it is, as plain data."""
         return {
-            "condition": self.condition,
-            "cancellation": self.cancellation,
+            "method": self.method,
+            "order": self.order,
+            "state_words": self.state_words,
             "kernel_error": self.kernel_error,
+            "kernel_error_l2": self.kernel_error_l2,
+            "cancellation": self.cancellation,
+            "guard_bits": self.guard_bits,
+            "condition": self.condition,
         }
 
     def problem(self) -> str | None:
         """What makes the form unsafe, with its figures; None where it is safe."""
         if self.is_safe:
             return None
-        return (
-            f"kernel error {self.kernel_error:.1e} (limit {MAX_KERNEL_ERROR:.0e}), residue "
-            f"cancellation rho {self.cancellation:.1e} (limit {MAX_CANCELLATION:.0f}), "
-            f"cond(V) {self.condition:.1e}, largest |a_bar| {np.abs(self.a_bar).max():.6f}"
+        said = (
+            f"{self.method}: kernel error {self.kernel_error:.1e} (limit "
+            f"{self._largest_error:.0e}), residue cancellation rho {self.cancellation:.1e} (limit "
+            f"{MAX_CANCELLATION:.0f}), cond(V) {self.condition:.1e}, largest |a_bar| "
+            f"{np.abs(self.a_bar).max():.6f}"
         )
+        best = self.attempt.problem() if self.attempt is not None else None
+        return said if best is None else f"{said}; the best other form, {best}"
 
 
 def modal_form(ssm: DPLR, steps: int) -> ModalForm:
@@ -122,14 +164,18 @@ def modal_form(ssm: DPLR, steps: int) -> ModalForm:
         a_bar[neurons, : len(m.w)], residue[neurons, : len(m.w)] = discrete, weights
     largest = np.abs(expected).max(axis=1)
     scale = np.where(largest > 0, largest, 1.0)
-    error = np.abs(_kernel(a_bar, residue, expected.shape[1]) - expected).max(axis=1)
+    difference = _kernel(a_bar, residue, expected.shape[1]) - expected
+    norm = np.linalg.norm(expected, axis=1)
+    squares = np.linalg.norm(difference, axis=1) / np.where(norm > 0, norm, 1.0)
     return ModalForm(
         a_bar=a_bar,
         residue=residue,
         D=_numpy(ssm.D)[0],
         condition=max(m.condition for m in modes),
         cancellation=float((np.abs(residue).sum(axis=1) / scale).max()),
-        kernel_error=float((error / scale).max()),
+        kernel_error=float((np.abs(difference).max(axis=1) / scale).max()),
+        kernel_error_l2=float(squares.max()),
+        order=max(int(m.weight.sum()) for m in modes),
     )
 
 

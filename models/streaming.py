@@ -14,8 +14,9 @@ from torch import nn
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
+from pspike_deploy.models.diagonal_form import diagonal_form
 from pspike_deploy.models.dplr import DPLR
-from pspike_deploy.models.modal import ModalForm, modal_form
+from pspike_deploy.models.modal import ModalForm
 from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.models.two_state_graph import non_finite_layers, not_finite_error
@@ -58,12 +59,12 @@ def joined(errors: list[PspikeError]) -> PspikeError:
 
 
 def modal_forms(network: nn.Module) -> dict[str, ModalForm]:
-    """Modal form of every DPLR layer by its name; of a network that is not causal, none."""
+    """Diagonal form of every DPLR layer by its name; of a network that is not causal, none."""
     if not isinstance(network, PSpikeSSM) or network.config.two_sided:
         return {}
     steps = network.config.sequence_length
     return {
-        name: modal_form(module, steps)
+        name: diagonal_form(module, steps)
         for name, module in network.named_modules()
         if isinstance(module, DPLR)
     }

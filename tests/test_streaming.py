@@ -22,7 +22,7 @@ from pspike_deploy.models.streaming import joined, modal_forms, refusals
 from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.simulators import reference
-from tests.official import STEPS, H, N, Variant, discrete_system, state_dict
+from tests.official import STEPS, H, Variant, discrete_system, state_dict
 from tests.test_official_networks import samples, save_official
 
 runner = CliRunner()
@@ -227,19 +227,6 @@ def test_networks_that_cannot_stream_are_told_the_switch(kind: str, tmp_path: Pa
     assert all(layer in known for layer in error.where.split(", ")), "layers by their real names"
     with pytest.raises(PspikeError, match=code):
         to_graph(network)
-
-
-def test_unsafe_kernels_are_named_with_their_figures(tmp_path: Path) -> None:
-    network = loaded(tmp_path, Variant())
-    block = network.blocks[1]
-    block.ssm = DPLR(H, N // 2, 1e-3, 1e-1)  # straight from HiPPO
-    with torch.no_grad():
-        block.ssm.P.mul_(1 + 1e-7)
-    (error,) = refusals(network)
-    assert error.code == "E-TARGET-UNSUPPORTED"
-    assert error.where == "blocks.1.ssm"
-    assert "rho" in error.why
-    assert "mode=diag" in error.fix
 
 
 def test_all_reasons_are_named_at_once(tmp_path: Path) -> None:
