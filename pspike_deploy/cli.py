@@ -141,8 +141,11 @@ def inspect(model: Model, settings: Settings = None, as_json: AsJson = False) ->
         description = describe(model, settings)
         _print(description, inspection_table(description), as_json=as_json)
         if not as_json:
+            reasons = description.pop("cannot_stream", [])
             facts = [f"{k}: {v}" for k, v in description.items() if k != "nodes"]
             typer.echo("\n".join(facts))
+            for reason in reasons:
+                _tell(f"cannot stream: {reason['code']}: {reason['what']}", reason)
 
 
 @app.command(epilog="Example:  pspike check network.nir --target lava")
@@ -162,10 +165,7 @@ def check(
             _json(document)
         else:
             for finding in findings:
-                typer.echo(f"{finding['severity']}: {finding['code']}: {finding['message']}")
-                for part in ("where", "why", "fix"):
-                    if finding.get(part):
-                        typer.echo(f"  {part + ':':6} {finding[part]}")
+                _tell(f"{finding['severity']}: {finding['code']}: {finding['message']}", finding)
             typer.echo(f"{len(findings)} finding(s)" if findings else f"{target} can run this")
         errors = any(finding["severity"] == "error" for finding in findings)
         raise typer.Exit(EXIT_TARGET_CANNOT if errors else 0)
@@ -415,6 +415,14 @@ def _report_defect(error: Exception, as_json: bool) -> NoReturn:
     traceback.print_exception(error)
     typer.echo(str(defect), err=True)
     raise typer.Exit(defect.exit_status) from None
+
+
+def _tell(headline: str, finding: dict[str, Any]) -> None:
+    """A finding for people: where, why and how to fix it."""
+    typer.echo(headline)
+    for part in ("where", "why", "fix"):
+        if finding.get(part):
+            typer.echo(f"  {part + ':':6} {finding[part]}")
 
 
 def _json(document: dict[str, Any]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import parameter_count
+
+#: Errors of a network that is valid and has no graph.
+NO_GRAPH: Final = ("E-TARGET-NONCAUSAL", "E-TARGET-UNSUPPORTED")
 
 
 def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
@@ -16,10 +20,19 @@ def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
     not looked at (``skipped``), and per DPLR layer the figures of its diagonal form
     (``modal_forms``). ``settings``: YAML or JSON file with what such a checkpoint does not hold.
 
+    A network that cannot run step by step has no graph: its layers take the place of the nodes,
+    and ``cannot_stream`` lists the reasons, each with ``code``, ``what``, ``why``, ``fix``,
+    ``where``; ``shapes`` of a layer are those of its own parameters.
+
     Raises:
         PspikeError: whatever keeps the file from being read.
     """
-    graph, more = _graph(model, settings)
+    try:
+        graph, more = _graph(model, settings)
+    except PspikeError as error:
+        if model.suffix == ".nir" or error.code not in NO_GRAPH:
+            raise
+        return _describe_network(model, settings)
     return {
         "model": model.name,
         "digest": graph.digest,
@@ -43,6 +56,51 @@ def _graph(model: Path, settings: Path | None) -> tuple[Graph, dict[str, Any]]:
     graph, facts = load_model(model, settings)
     names = ("unused", "skipped", "modal_forms", "warnings")
     return graph, {name: facts[name] for name in names if name in facts}
+
+
+def _describe_network(model: Path, settings: Path | None) -> dict[str, Any]:
+    """Layers of a checkpoint whose network has no graph, and the reasons."""
+    from pspike_deploy.models.checkpoint import load_checkpoint
+    from pspike_deploy.models.streaming import modal_forms, refusals
+
+    checkpoint = load_checkpoint(model, config=settings)
+    network = checkpoint.network
+    forms = modal_forms(network)
+    more: dict[str, Any] = {"warnings": list(checkpoint.warnings)} if checkpoint.warnings else {}
+    if checkpoint.source == "official":
+        more |= {"unused": list(checkpoint.unused), "skipped": list(checkpoint.skipped)}
+    if forms:
+        more["modal_forms"] = {name: form.figures() for name, form in forms.items()}
+    return {
+        "model": model.name,
+        "kind": "network that cannot stream",
+        "architecture": checkpoint.architecture,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "config": checkpoint.config.to_dict(),
+        **more,
+        "cannot_stream": [error.to_dict() for error in refusals(network, forms)],
+        "nodes": [_layer(*named) for named in network.named_modules() if _own(named[1])],
+    }
+
+
+def _own(module: Any) -> dict[str, list[int]]:
+    """Shapes of the parameters of a torch module, without those of modules inside."""
+    return {name: list(p.shape) for name, p in module.named_parameters(recurse=False)}
+
+
+def _layer(name: str, module: Any) -> dict[str, Any]:
+    """One layer of a torch network; its output has the last axis of its bias or first vector."""
+    shapes = _own(module)
+    widths = [shapes[key] for key in ("bias", "inp_a", "D", "weight") if key in shapes]
+    return {
+        "name": name,
+        "type": type(module).__name__,
+        "output_shape": widths[0][-1:] if widths else [],
+        "parameters": sum(p.numel() for p in module.parameters(recurse=False)),
+        "states": 0,
+        "format": None,
+        "shapes": shapes,
+    }
 
 
 def _row(graph: Graph, name: str) -> dict[str, Any]:

@@ -13,7 +13,9 @@ import torch
 from pspike_deploy.models.diagonal_form import _Layer, diagonal_form
 from pspike_deploy.models.dplr import DPLR
 from pspike_deploy.models.modal import MAX_CANCELLATION, ModalForm, modal_form
-from tests.official_table import GUIDE
+from tests.format_tables import GUIDES
+
+GUIDE = GUIDES / "official-checkpoints.md"
 
 SIZES = (16, 24, 64)
 WIDTH, STEPS = 16, 784

@@ -1,0 +1,74 @@
+"""``pspike inspect`` on networks that have no graph: their layers, and the reasons."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pspike_deploy import cli
+from pspike_deploy.inspection import describe
+from pspike_deploy.models.checkpoint import load_checkpoint
+from tests.official import H, N, Variant, state_dict
+from tests.test_official_networks import VARIANTS, save_official
+
+runner = CliRunner()
+TWO_SIDED_B = Variant(case_b=True, two_sided=True, norm="layer")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_official_variant_can_be_inspected(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "official.pt"
+    save_official(path, VARIANTS[name])
+    found = describe(path)
+    json.dumps(found)
+    network = load_checkpoint(path).network
+    if "cannot_stream" not in found:
+        assert found["kind"] == "float graph"
+        return
+    assert found["kind"] == "network that cannot stream"
+    assert found["cannot_stream"]
+    assert found["parameters"] == sum(row["parameters"] for row in found["nodes"])
+    shapes = {
+        f"{row['name']}.{name}".lstrip("."): shape
+        for row in found["nodes"]
+        for name, shape in row["shapes"].items()
+    }
+    assert shapes == {name: list(p.shape) for name, p in network.named_parameters()}
+
+
+def test_layers_and_reasons_are_printed(tmp_path: Path) -> None:
+    path = tmp_path / "official.pt"
+    save_official(path, TWO_SIDED_B)
+    done = runner.invoke(cli.app, ["inspect", str(path)])
+    assert done.exit_code == 0, done.output
+    for expected in (
+        "blocks.1.reverse_ssm",
+        "DPLR",
+        "LayerNorm",
+        "architecture: p_spikessm",
+        "cannot stream: E-TARGET-NONCAUSAL",
+        "cannot stream: E-TARGET-UNSUPPORTED",
+        "LayerNorm",
+        "layer.bidirectional=false",
+    ):
+        assert expected in done.output
+    document = json.loads(runner.invoke(cli.app, ["inspect", str(path), "--json"]).stdout)
+    assert [r["code"] for r in document["cannot_stream"]] == ["E-TARGET-NONCAUSAL"] + [
+        "E-TARGET-UNSUPPORTED"
+    ] * 2
+    rows = {row["name"]: row for row in document["nodes"]}
+    assert rows["blocks.0.ssm"]["shapes"]["C"] == [2, H, N // 2, 2]
+    assert rows["blocks.0.mixer"]["output_shape"] == [H]
+    assert document["unused"]
+
+
+def test_files_that_are_no_networks_stay_errors(tmp_path: Path) -> None:
+    weights = state_dict(TWO_SIDED_B)
+    del weights["encoder.0.bias"]
+    torch.save(weights, tmp_path / "broken.pt")
+    done = runner.invoke(cli.app, ["inspect", str(tmp_path / "broken.pt")])
+    assert done.exit_code == 2
