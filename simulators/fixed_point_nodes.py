@@ -260,11 +260,7 @@ def _(
     from pspike_deploy.simulators.kernels import diagonal_ssm
 
     tensors = formats.tensors
-    read_shift = (
-        int(tensors["c"].fractions())
-        + int(tensors["state"].fractions())
-        - int(formats.output.fractions())
-    )
+    f_state, f_out = int(tensors["state"].fractions()), int(formats.output.fractions())
     y, overflows, first = diagonal_ssm(
         np.ascontiguousarray(inputs[0]),
         a_bar=np.ascontiguousarray(node.a_bar, np.int64),
@@ -272,7 +268,9 @@ def _(
         c=np.ascontiguousarray(node.c, np.int64),
         d=np.ascontiguousarray(node.d, np.int64),
         decay_shift=int(tensors["a_bar"].fractions()),
-        read_shift=read_shift,
+        read_shift=int(tensors["c"].fractions()) + f_state - f_out,
+        input_shift=int(tensors["b_bar"].fractions()) + point - f_state,
+        direct_shift=int(tensors["d"].fractions()) + point - f_out,
         state_bits=tensors["state"].bits,
         wrap=run.graph.semantics.overflow == "wrap",
     )

@@ -230,6 +230,7 @@ def _(node: DiagonalSSM, unit: Unit) -> Step:
     neurons = len(d)
     f_a, f_c = unit.points("a_bar", neurons), unit.points("c", neurons)
     f_state, f_out = unit.points("state", neurons), unit.points("output", neurons)
+    f_b, f_d = unit.points("b_bar", neurons), unit.points("d", neurons)
     bits = unit.formats.tensors["state"].bits
     re = [[0] * node.modes for _ in range(neurons)]
     im = [[0] * node.modes for _ in range(neurons)]
@@ -237,14 +238,17 @@ def _(node: DiagonalSSM, unit: Unit) -> Step:
     def advance(i: int, m: int, x: int) -> None:
         (a_re, a_im), (b_re, b_im), f = a[i][m], b[i][m], f_a[i]
         old_re, old_im = re[i][m], im[i][m]
-        new_re = toward_zero(a_re * old_re, f) - toward_zero(a_im * old_im, f) + b_re * x
-        new_im = toward_zero(a_im * old_re, f) + toward_zero(a_re * old_im, f) + b_im * x
+        g = f_b[i] + unit.f_in[i] - f_state[i]
+        new_re = toward_zero(a_re * old_re, f) - toward_zero(a_im * old_im, f)
+        new_im = toward_zero(a_im * old_re, f) + toward_zero(a_re * old_im, f)
+        new_re += toward_zero(b_re * x, g)
+        new_im += toward_zero(b_im * x, g)
         re[i][m] = unit.fit(new_re, bits, i, f"state re of mode {m}")
         im[i][m] = unit.fit(new_im, bits, i, f"state im of mode {m}")
 
     def read(i: int, x: int) -> int:
         s = f_c[i] + f_state[i] - f_out[i]
-        total = d[i] * x
+        total = toward_zero(d[i] * x, f_d[i] + unit.f_in[i] - f_out[i])
         for m, (c_re, c_im) in enumerate(c[i]):
             total += toward_zero(c_re * re[i][m], s) - toward_zero(c_im * im[i][m], s)
         return unit.fit_output(total, i)

@@ -35,6 +35,8 @@ def _diagonal_ssm(
     d: Any,
     decay_shift: Any,
     read_shift: Any,
+    input_shift: Any,
+    direct_shift: Any,
     bits: Any,
     wrap: Any,
     y: Any,
@@ -49,19 +51,19 @@ def _diagonal_ssm(
         for step in range(steps):
             for neuron in range(neurons):
                 u = x[sample, step, neuron]
-                total = d[neuron] * u
+                total = toward_zero(d[neuron] * u, direct_shift)
                 for mode in range(modes):
                     re, im = state[neuron, mode, 0], state[neuron, mode, 1]
                     a_re, a_im = a[neuron, mode, 0], a[neuron, mode, 1]
                     new_re = (
                         toward_zero(a_re * re, decay_shift)
                         - toward_zero(a_im * im, decay_shift)
-                        + b[neuron, mode, 0] * u
+                        + toward_zero(b[neuron, mode, 0] * u, input_shift)
                     )
                     new_im = (
                         toward_zero(a_im * re, decay_shift)
                         + toward_zero(a_re * im, decay_shift)
-                        + b[neuron, mode, 1] * u
+                        + toward_zero(b[neuron, mode, 1] * u, input_shift)
                     )
                     if new_re > limit or new_re < -limit:
                         if overflows[sample] == 0:
@@ -90,6 +92,8 @@ def diagonal_ssm(
     d: IntArray,
     decay_shift: int,
     read_shift: int,
+    input_shift: int,
+    direct_shift: int,
     state_bits: int,
     wrap: bool,
 ) -> tuple[IntArray, int, tuple[int, int, int, int]]:
@@ -101,6 +105,8 @@ def diagonal_ssm(
         d: (neuron,).
         decay_shift: fraction bits of ``a_bar``.
         read_shift: shift of each product with ``c``.
+        input_shift: shift of each product with ``b_bar``.
+        direct_shift: shift of the product with ``d``.
         state_bits: width of the state registers.
         wrap: wrap on overflow instead of saturating.
 
@@ -111,9 +117,8 @@ def diagonal_ssm(
     y = np.empty_like(x)
     overflows = np.zeros(len(x), np.int64)
     first = np.zeros((len(x), 3), np.int64)
-    _diagonal_ssm(
-        x, a_bar, b_bar, c, d, decay_shift, read_shift, state_bits, wrap, y, overflows, first
-    )
+    shifts = decay_shift, read_shift, input_shift, direct_shift
+    _diagonal_ssm(x, a_bar, b_bar, c, d, *shifts, state_bits, wrap, y, overflows, first)
     row = int(np.argmax(overflows > 0))
     step, neuron, value = (int(v) for v in first[row])
     return y, int(overflows.sum()), (row, step, neuron, value)

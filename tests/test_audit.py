@@ -469,7 +469,11 @@ INTEGER_CASES = [
     (f"{FORMATS}/encoder/tensors/weight/fraction_bits", np.asarray(1), "break f_weight = 0"),
     (f"{FORMATS}/encoder_gain/tensors/b/fraction_bits", np.zeros(2, int), "2 binary points for 5"),
     (f"{FORMATS}/ghost", {}, "there is no node of this name"),
-    (f"{FORMATS}/block0_ssm/tensors/state/fraction_bits", np.asarray(0), "break f_b = f_state"),
+    (
+        f"{FORMATS}/block0_ssm/tensors/b_bar/fraction_bits",
+        np.asarray(0),
+        "break f_b + f_in - f_state >= 0",
+    ),
     ("node/nodes/encoder/weight", np.ones((5, 3), np.float32), "float32 in an integer graph"),
     ("node/nodes/block0_gelu/table", np.zeros(0, int), "GELU, sigmoid and softmax need two"),
     ("dialect/semantics/overflow", "none", "overflow policy none in an integer graph"),

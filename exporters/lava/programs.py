@@ -216,6 +216,8 @@ def _(node: DiagonalSSM, place: Place) -> Operation:
         {
             "decay_shift": _shift(place.f("a_bar")),
             "read_shift": _shift(place.f("c") + place.f("state") - place.f_out),
+            "input_shift": _shift(place.f("b_bar") + place.f_in - place.f("state")),
+            "direct_shift": _shift(place.f("d") + place.f_in - place.f_out),
             "state_bits": place.formats.tensors["state"].bits,
             "bits": place.formats.output.bits,
         },

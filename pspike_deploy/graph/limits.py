@@ -82,6 +82,7 @@ def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tu
         shifts = np.asarray(0)
     elif isinstance(node, DiagonalSSM):
         factors = max(tensors["a_bar"].bits, tensors["c"].bits) + tensors["state"].bits
+        factors = max(factors, max(tensors["b_bar"].bits, tensors["d"].bits) + source.bits)
         shifts = np.asarray(0)
     elif isinstance(node, Multiply):
         forms = [graph.output_format(other) for other in graph.sources(name)]

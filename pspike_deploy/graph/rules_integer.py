@@ -219,9 +219,8 @@ POINT_LAWS: Final[dict[str, tuple[tuple[str, dict[str, int]], ...]]] = {
     "ChannelAffine": (_GAIN,),
     "Bernoulli": (_GAIN, ("f_out = 0", {"out": 1})),
     "DiagonalSSM": (
-        ("f_in = 0", {"in": 1}),
-        ("f_b = f_state", {"b_bar": 1, "state": -1}),
-        ("f_d = f_out", {"d": 1, "out": -1}),
+        ("f_b + f_in - f_state >= 0", {"b_bar": 1, "in": 1, "state": -1}),
+        ("f_d + f_in - f_out >= 0", {"d": 1, "in": 1, "out": -1}),
         ("f_a >= 0", {"a_bar": 1}),
         ("f_c + f_state - f_out >= 0", {"c": 1, "state": 1, "out": -1}),
     ),

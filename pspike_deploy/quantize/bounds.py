@@ -135,15 +135,18 @@ def _(node: DiagonalSSM, formats: NodeQuantization, inputs: list[Interval], step
     decay = np.hypot(real["a_bar"][..., 0], real["a_bar"][..., 1])
     gap = np.where(decay < 1, 1 - decay, 0.0)
     with np.errstate(divide="ignore"):
-        roundings = np.sqrt(2.0) / gap  # units of the state
+        # Units of the state. A spike adds integers as they are; a graded input rounds once more.
+        is_exact = formats.tensors["b_bar"].fraction_bits == formats.tensors["state"].fraction_bits
+        roundings = np.sqrt(2.0) * (1 if is_exact else 2) / gap
         drive = np.hypot(real["b_bar"][..., 0], real["b_bar"][..., 1])
+        drive = drive * inputs[0].per_neuron[:, None]
         unit = 2.0 ** -int(formats.tensors["state"].fractions())
         states = drive / gap + roundings * unit
     read = np.hypot(real["c"][..., 0], real["c"][..., 1])
     error = np.where(read == 0, 0.0, read * roundings * unit).sum(axis=1)
     found = interval(rounded, inputs)
     found = Interval(found.low - error, found.high + error)
-    found = widened(found, 2.0 * node.modes, formats.output)
+    found = widened(found, 2.0 * node.modes + (not is_exact), formats.output)
     largest = float(states.max(initial=0.0))
     load = max(
         share_of(largest, formats.tensors["state"]), share_of(found.magnitude, formats.output)

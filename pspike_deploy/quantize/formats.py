@@ -70,6 +70,11 @@ class Choice:
     guaranteed: float
     observed: float
 
+    @property
+    def magnitude(self) -> float:
+        """Largest magnitude that the format is made for."""
+        return self.guaranteed if self.basis == "guaranteed" else self.observed * OBSERVED_MARGIN
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for reports."""
         return {
@@ -99,11 +104,13 @@ def choose_output_formats(
     """
     reserve = reserve or {}
     choices: dict[str, Choice] = {}
-    for members in _classes(graph):
+    classes = _classes(graph)
+    drives = _drives(graph, classes, guaranteed, observed)
+    for members in classes:
         largest = max(guaranteed[n] for n in members)
         seen = max(observed[n] for n in members)
         spare = max(reserve.get(n, 0) for n in members)
-        most = min(_most_fraction_bits(graph.nodes[n], config) for n in members)
+        most = min(_most_fraction_bits(graph.nodes[n], config, drives.get(n)) for n in members)
         bits, affordable = config.state_bits, AFFORDABLE_BITS
         if len(members) == 1 and is_message_gain(graph, members[0]):
             bits = min(bits, message_bits(graph, members[0], config.weight_bits))
@@ -142,8 +149,30 @@ def _choose(
     return Choice(Format(bits, point), basis, guaranteed, observed)
 
 
-def _most_fraction_bits(node: Node, config: QuantConfig) -> int:
-    """Most fraction bits of a node's output that its own parameters allow."""
+def _drives(
+    graph: Graph,
+    classes: list[list[str]],
+    guaranteed: Mapping[str, float],
+    observed: Mapping[str, float],
+) -> dict[str, float]:
+    """Largest input that the states of an SSM are made for, of each that graded values drive."""
+    found = {graph.input_name: observed[graph.input_name]}
+    for members in classes:
+        largest, seen = max(guaranteed[n] for n in members), max(observed[n] for n in members)
+        choice = _choose(largest, seen, 24, 0, MOST_FRACTION_BITS)
+        found |= dict.fromkeys(members, choice.magnitude)
+    return {
+        name: found[graph.sources(name)[0]]
+        for name, node in graph.nodes.items()
+        if isinstance(node, DiagonalSSM) and graph.sources(name)[0] in found
+    }
+
+
+def _most_fraction_bits(node: Node, config: QuantConfig, drive: float | None) -> int:
+    """Most fraction bits of a node's output that its own parameters allow.
+
+    ``drive``: largest input of an SSM that graded values drive.
+    """
     if isinstance(node, TwoStateNeuron):  # what is added to a state has the state's format
         amounts = max(float(np.abs(getattr(node, n)).max()) for n in TWO_STATE_AMOUNTS)
         return fraction_bits_for(amounts, config.state_bits, most=config.state_bits - 2)
@@ -151,13 +180,13 @@ def _most_fraction_bits(node: Node, config: QuantConfig) -> int:
         return config.state_bits - 2
     if not isinstance(node, DiagonalSSM):
         return MOST_FRACTION_BITS
-    # D has the output's format, and products with C are shifted right, never left.
-    d = float(np.abs(node.d).max(initial=0.0))
+    # Products with C are shifted right, never left. Behind spikes D has the output's format.
+    d = float(np.abs(node.d).max(initial=0.0)) if drive is None else 0.0
     read_out = int(read_out_format(node, config).fractions())
     return min(
         MOST_FRACTION_BITS,
         fraction_bits_for(d, config.state_bits, most=MOST_FRACTION_BITS),
-        read_out + int(state_format(config).fractions()),
+        read_out + int(state_format(config, drive).fractions()),
     )
 
 
@@ -214,9 +243,15 @@ def sigmoid_table(fraction_bits: int, step_bits: int = TABLE_STEP_BITS) -> npt.N
     return table
 
 
-def state_format(config: QuantConfig) -> Format:
-    """Format of SSM states: balanced ones stay within ±1, which leaves one bit of headroom."""
-    return Format(config.state_bits, config.state_bits - 2)
+def state_format(config: QuantConfig, drive: float | None = None) -> Format:
+    """Format of SSM states, with one bit of headroom.
+
+    Balanced states stay within ±1 under spikes, and within ±``drive``, the largest graded input.
+    """
+    grown = 0
+    if drive is not None:
+        grown = int(np.ceil(np.log2(max(drive, 2.0 ** -(config.state_bits - 2)))))
+    return Format(config.state_bits, config.state_bits - 2 - grown)
 
 
 def read_out_format(node: DiagonalSSM, config: QuantConfig) -> Format:

@@ -33,7 +33,7 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format, fraction_bits_for
-from pspike_deploy.quantize import neuron_integers
+from pspike_deploy.quantize import neuron_integers, ssm_integers
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.formats import (
     EXPONENTIAL_FORMAT,
@@ -43,9 +43,7 @@ from pspike_deploy.quantize.formats import (
     Choice,
     exponential_table,
     gelu_table,
-    read_out_format,
     sigmoid_table,
-    state_format,
     weight_scale,
 )
 
@@ -206,35 +204,7 @@ class Quantizer:
 
     @convert.register
     def _(self, node: DiagonalSSM, name: str) -> Node:
-        _, point, _ = self.arriving(name)
-        if point != 0:
-            raise _graded_drive(name, "SSM", "DiagonalSSM")
-        if np.hypot(node.a_bar[..., 0], node.a_bar[..., 1]).max(initial=0.0) > 1:
-            raise PspikeError(
-                "E-TARGET-UNSUPPORTED",
-                f"the SSM {name!r} is unstable",
-                why="a mode has a magnitude above 1, so its state grows without limit",
-                fix="retrain with decays below 1",
-                where=name,
-            )
-        output = self.choices[name].format
-        state = state_format(self.config)
-        c = read_out_format(node, self.config)
-        decay = Format(self.config.coefficient_bits, self.config.coefficient_bits - 1)
-        tensors = {
-            "a_bar": decay,
-            "b_bar": Format(self.config.state_bits, state.fraction_bits),
-            "c": c,
-            "d": output,
-            "state": state,
-        }
-        self.formats[name] = NodeQuantization(output, tensors, "toward_zero")
-        return DiagonalSSM(
-            *(
-                self.store(name, field_, getattr(node, field_), tensors[field_])
-                for field_ in ("a_bar", "b_bar", "c", "d")
-            )
-        )
+        return ssm_integers.diagonal_ssm(self, node, name)
 
     @convert.register
     def _(self, node: Convolution, name: str) -> Node:

@@ -200,7 +200,10 @@ def _(node: MeanPool, inputs: list[Interval]) -> Interval:
 
 @interval.register
 def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
-    """For inputs in [0, 1]: the positive and negative parts of the impulse response, D included."""
+    """The positive and negative parts of the impulse response, D included, times the input.
+
+    Before the first step the input is 0, so that its interval holds 0, too.
+    """
     kernel = reference.convolution_kernel(node, RESPONSE_STEPS)
     kernel[0] += node.d
     decay = np.hypot(node.a_bar[..., 0], node.a_bar[..., 1])
@@ -210,11 +213,13 @@ def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
     decaying = np.minimum(decay, 1 - 1e-15)
     remaining = np.where(decay < 1, decaying**RESPONSE_STEPS / (1 - decaying), np.inf)
     tail = np.where(residue == 0, 0.0, residue * remaining).sum(axis=1)
-    scale = np.maximum(np.abs(inputs[0].low), np.abs(inputs[0].high))
-    return Interval(
-        scale * (np.minimum(kernel, 0).sum(axis=0) - tail),
-        scale * (np.maximum(kernel, 0).sum(axis=0) + tail),
-    )
+    negative, positive = np.minimum(kernel, 0).sum(axis=0), np.maximum(kernel, 0).sum(axis=0)
+    low, high = np.minimum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
+    with np.errstate(invalid="ignore"):  # nothing times infinity
+        rest = inputs[0].per_neuron * tail
+        return Interval(
+            high * negative + low * positive - rest, high * positive + low * negative + rest
+        )
 
 
 @interval.register

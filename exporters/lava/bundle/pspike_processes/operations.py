@@ -54,13 +54,16 @@ def bernoulli(node, at, x):
 def diagonal_ssm(node, at, x):
     """Complex modes: state (2 * modes, neurons), real parts first; old values on the right."""
     re, im = np.split(node.state, 2)
-    f, s = node.decay_shift, node.read_shift
-    new_re = toward_zero(node.a_re * re, f) - toward_zero(node.a_im * im, f) + node.b_re * x
-    new_im = toward_zero(node.a_im * re, f) + toward_zero(node.a_re * im, f) + node.b_im * x
+    f, s, g = node.decay_shift, node.read_shift, node.input_shift
+    new_re = toward_zero(node.a_re * re, f) - toward_zero(node.a_im * im, f)
+    new_im = toward_zero(node.a_im * re, f) + toward_zero(node.a_re * im, f)
+    new_re = new_re + toward_zero(node.b_re * x, g)
+    new_im = new_im + toward_zero(node.b_im * x, g)
     node.state[:] = node.fit("state", np.concatenate([new_re, new_im]), node.state_bits, at)
     re, im = np.split(node.state, 2)
     y = (toward_zero(node.c_re * re, s) - toward_zero(node.c_im * im, s)).sum(axis=0)
-    return node.fit("output", y + node.d * x, node.bits, at)
+    y = y + toward_zero(node.d * x, node.direct_shift)
+    return node.fit("output", y, node.bits, at)
 
 
 def relu(node, at, x):
