@@ -271,6 +271,9 @@ def _summary(facts: Mapping[str, Any]) -> str:
         state = f"state dimension {config['d_state']}"
         mixer = f"mixer activation {config['mixer_activation']}"
         network = f"P-SpikeSSM (causal S4D-Lin, {size}, {state}, {mixer})"
+    elif facts["architecture"] == "spiking_ssm":
+        size = f"{config['n_layers']} blocks, {config['d_model']} neurons"
+        network = f"SpikingSSM ({size}, state dimension {config['d_state']})"
     elif facts["architecture"] == "linoss":
         kind = "D-LinOSS" if config["variant"] == "damped" else f"LinOSS-{config['variant']}"
         size = f"{config['n_layers']} blocks, {config['d_model']} channels"

@@ -1,9 +1,10 @@
 """Checkpoints: the format of this project, and those of the reference codes of the networks.
 
 :func:`load_checkpoint` reads all of them; official files are described in
-:mod:`pspike_deploy.models.official` (P-SpikeSSM) and :mod:`pspike_deploy.models.silif_official`
-(SSM-inspired-LIF and sparch). The format of this project is plain data and tensors, and
-nothing that runs: a file written by ``torch.save`` that holds one dictionary with exactly these
+:mod:`pspike_deploy.models.official` (P-SpikeSSM), :mod:`pspike_deploy.models.silif_official`
+(SSM-inspired-LIF and sparch) and :mod:`pspike_deploy.models.spiking_ssm_official`. The format of
+this project is plain data and tensors, and nothing that runs: a file written by ``torch.save`` that
+holds one dictionary with exactly these
 keys:
 
 ==============  ===================================================================================
@@ -22,7 +23,8 @@ training        plain data on how the weights were made; may be empty
 ==============  ===================================================================================
 
 Plain data are None, bool, int, finite float, str, and lists and string-keyed dictionaries of them.
-The tensors of ``two_state`` are listed in :mod:`pspike_deploy.models.two_state`. Those of
+The tensors of ``two_state``, ``linoss`` and ``spiking_ssm`` are listed in
+:mod:`pspike_deploy.models.two_state`, ``.linoss`` and ``.spiking_ssm``. Those of
 ``p_spikessm`` are, with M = d_state / 2, H = d_model, T = n_ssm, S = 2 for two-sided kernels, else
 1, and Q = 2 in bidirectional blocks, else 1:
 
@@ -393,6 +395,6 @@ def _format_error(where: str, why: str, fix: str = "") -> PspikeError:
         why=why,
         fix=fix
         or "save the network with pspike_deploy.models.checkpoint.save_checkpoint; checkpoints of "
-        "the reference codes of P-SpikeSSM, SSM-inspired-LIF and sparch are read, too",
+        "the reference codes of P-SpikeSSM, SSM-inspired-LIF, sparch and SpikingSSMs are read, too",
         where=where,
     )

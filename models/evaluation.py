@@ -16,6 +16,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.linoss import LinOSSNetwork
 from pspike_deploy.models.networks import Network
 from pspike_deploy.models.p_spikessm import PSpikeSSM, Trace
+from pspike_deploy.models.spiking_ssm import SpikingSSM
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.numerics.noise import Noise
 
@@ -106,6 +107,8 @@ def spiking_populations(network: Network) -> dict[str, str]:
     """Name of every population of spiking neurons, and the name of its spikes in a trace."""
     if isinstance(network, LinOSSNetwork):
         return {}
+    if isinstance(network, SpikingSSM):
+        return {f"block{index}": f"block{index}.spike" for index in range(len(network.blocks))}
     if isinstance(network, TwoStateNetwork):
         return {f"layer{index}": f"layer{index}.s" for index in range(len(network.layers))}
     return {
@@ -166,9 +169,10 @@ def _(
     return cast(Tensor, network(x, None, trace, noise=noise, samples=samples, draw=draw))
 
 
-@_run.register
+@_run.register(LinOSSNetwork)
+@_run.register(SpikingSSM)
 def _(
-    network: LinOSSNetwork,
+    network: LinOSSNetwork | SpikingSSM,
     x: Tensor,
     samples: IntArray,
     noise: Noise | None,

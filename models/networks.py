@@ -18,12 +18,15 @@ from pspike_deploy.models.linoss_config import LinOSSConfig
 from pspike_deploy.models.official import OfficialWeights, is_official, read_official
 from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.silif_official import is_silif, read_silif
+from pspike_deploy.models.spiking_ssm import SpikingSSM
+from pspike_deploy.models.spiking_ssm_config import SpikingSSMConfig
+from pspike_deploy.models.spiking_ssm_official import is_spiking_ssm, read_spiking_ssm
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.models.two_state_config import TwoStateConfig
 from pspike_deploy.models.two_state_graph import stability_warnings
 
-Network = PSpikeSSM | TwoStateNetwork | LinOSSNetwork
-NetworkConfig = PSpikeSSMConfig | TwoStateConfig | LinOSSConfig
+Network = PSpikeSSM | TwoStateNetwork | LinOSSNetwork | SpikingSSM
+NetworkConfig = PSpikeSSMConfig | TwoStateConfig | LinOSSConfig | SpikingSSMConfig
 OfficialReader = Callable[[Mapping[str, Any], Mapping[str, Any] | None, str], OfficialWeights]
 
 
@@ -46,7 +49,9 @@ class Architecture:
     """
 
     name: str
-    config: type[PSpikeSSMConfig] | type[TwoStateConfig] | type[LinOSSConfig]
+    config: (
+        type[PSpikeSSMConfig] | type[TwoStateConfig] | type[LinOSSConfig] | type[SpikingSSMConfig]
+    )
     network: Callable[[Any], Network]
     is_official: Callable[[object], bool] = lambda content: False
     read_official: OfficialReader = _read_none
@@ -59,6 +64,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         Architecture("p_spikessm", PSpikeSSMConfig, PSpikeSSM, is_official, read_official),
         Architecture("two_state", TwoStateConfig, TwoStateNetwork, is_silif, read_silif),
         Architecture("linoss", LinOSSConfig, LinOSSNetwork),
+        Architecture("spiking_ssm", SpikingSSMConfig, SpikingSSM, is_spiking_ssm, read_spiking_ssm),
     )
 }
 

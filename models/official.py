@@ -34,6 +34,7 @@ from torch import Tensor
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.official_config import Settings, settings_of
+from pspike_deploy.models.spiking_ssm_config import SpikingSSMConfig
 from pspike_deploy.models.two_state_config import TwoStateConfig
 
 #: Parameters that the reference code stores and never uses.
@@ -59,7 +60,7 @@ class OfficialWeights:
         unused: names in the file that the network does not use.
     """
 
-    config: PSpikeSSMConfig | TwoStateConfig
+    config: PSpikeSSMConfig | TwoStateConfig | SpikingSSMConfig
     tensors: dict[str, object]
     names: dict[str, str]
     unused: tuple[str, ...]

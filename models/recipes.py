@@ -8,6 +8,7 @@ from typing import Final
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.linoss_config import LinOSSConfig
+from pspike_deploy.models.spiking_ssm_config import SpikingSSMConfig
 from pspike_deploy.models.two_state_config import TwoStateConfig
 
 
@@ -29,7 +30,7 @@ class Recipe:
     """
 
     name: str
-    config: PSpikeSSMConfig | LinOSSConfig
+    config: PSpikeSSMConfig | LinOSSConfig | SpikingSSMConfig
     dataset: str
     epochs: int
     batch_size: int

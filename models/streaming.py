@@ -18,6 +18,8 @@ from pspike_deploy.models.diagonal_form import diagonal_form
 from pspike_deploy.models.dplr import DPLR
 from pspike_deploy.models.modal import ModalForm
 from pspike_deploy.models.p_spikessm import PSpikeSSM
+from pspike_deploy.models.spiking_ssm import SpikingSSM
+from pspike_deploy.models.spiking_ssm_graph import spiking_ssm_refusals
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.models.two_state_graph import non_finite_layers, not_finite_error
 
@@ -33,6 +35,8 @@ def refusals(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -
     if isinstance(network, TwoStateNetwork):
         layers = non_finite_layers(network)
         return [not_finite_error(layers)] if layers else []
+    if isinstance(network, SpikingSSM):
+        return spiking_ssm_refusals(network)
     if not isinstance(network, PSpikeSSM):
         return []
     if forms is None:

@@ -44,6 +44,8 @@ from pspike_deploy.models.linoss_graph import linoss_graph
 from pspike_deploy.models.modal import ModalForm
 from pspike_deploy.models.p_spikessm import PSpikeBlock, PSpikeSSM
 from pspike_deploy.models.s4d import discretise
+from pspike_deploy.models.spiking_ssm import SpikingSSM
+from pspike_deploy.models.spiking_ssm_graph import spiking_ssm_graph, spiking_ssm_refusals
 from pspike_deploy.models.streaming import joined, modal_forms, refusals
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.models.two_state_graph import two_state_graph
@@ -69,8 +71,8 @@ def to_graph(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -
     raise PspikeError(
         "E-TARGET-UNSUPPORTED",
         f"a module of type {type(network).__name__} has no graph form",
-        why="graphs are made from this project's networks: PSpikeSSM, TwoStateNetwork and "
-        "LinOSSNetwork",
+        why="graphs are made from this project's networks: PSpikeSSM, TwoStateNetwork, "
+        "LinOSSNetwork and SpikingSSM",
         fix="load the network with pspike_deploy.load, or build the graph from nodes",
     )
 
@@ -83,6 +85,14 @@ def _(network: TwoStateNetwork, forms: Mapping[str, ModalForm] | None = None) ->
 @to_graph.register
 def _(network: LinOSSNetwork, forms: Mapping[str, ModalForm] | None = None) -> Graph:
     return linoss_graph(network)
+
+
+@to_graph.register
+def _(network: SpikingSSM, forms: Mapping[str, ModalForm] | None = None) -> Graph:
+    reasons = spiking_ssm_refusals(network)
+    if reasons:
+        raise joined(reasons)
+    return spiking_ssm_graph(network)
 
 
 @to_graph.register

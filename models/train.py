@@ -1,10 +1,10 @@
 """Training of networks, each as its reference code trains it.
 
-P-SpikeSSM, with sampled spikes, and LinOSS: AdamW; the parameters of the recurrence have a learning
-rate of their own and do not decay; step sizes, mixer biases and norms do not decay; linear warm-up,
-then half a cosine to zero. Two-state neurons, with surrogate gradients: Adam; the rate falls where
-the held-out accuracy stalls, and the best epoch is kept. The loss is the cross-entropy of the
-network's output, in the latter case the summed softmax of the read-out.
+P-SpikeSSM, with sampled spikes, LinOSS and SpikingSSMs: AdamW; the parameters of the recurrence
+have a learning rate of their own and do not decay; step sizes, mixer biases and norms do not decay;
+linear warm-up, then half a cosine to zero. Two-state neurons, with surrogate gradients: Adam; the
+rate falls where the held-out accuracy stalls, and the best epoch is kept. The loss is the
+cross-entropy of the network's output, in the latter case the summed softmax of the read-out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.numerics.noise import Noise
 
 #: Parameters of a state-space recurrence: a rate of their own and no decay; and step sizes.
-SSM_MATRICES: Final = ("A_real", "A_imag", "B", "A_diag", "G_diag")
+SSM_MATRICES: Final = ("A_real", "A_imag", "B", "A_diag", "G_diag", "log_A_real", "log_dt")
 STEP_SIZES: Final = ("inv_dt", "steps")
 
 
