@@ -22,11 +22,13 @@ from pspike_deploy.models.recipes import Recipe
 from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.models.train import parameter_groups, train
 from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.simulators import fixed_point, interpreter, reference
 from pspike_deploy.simulators.lava import backend as lava
 from pspike_deploy.simulators.lava.environment import find_lava_python
 from pspike_deploy.verify.compare import compare
+from pspike_deploy.verify.verdict import verify
 from tests.oscillators import Layer
 
 FloatArray = npt.NDArray[np.float64]
@@ -154,6 +156,20 @@ def test_integers_agree_everywhere_and_stay_near_the_network(variant: str) -> No
     assert fast.run["overflows"] == 0
     exact = reference.run(graph, x, noise=NOISE).outputs
     assert np.abs(fast.outputs - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def test_the_outputs_of_a_network_without_spikes_are_judged() -> None:
+    network, x = network_of("damped"), data(samples=8)
+    graph = to_graph(network)
+    found = verify(graph, quantize(graph, x), x)
+    assert found.verdict == "equivalent"
+    assert found.tests == ("E", "T1a-interpreter")
+    assert found.outputs is not None
+    assert found.outputs.rms < 0.05 * found.outputs.spread
+    assert found.to_dict()["outputs"]["outputs"] == 8 * CONFIG.n_classes
+    worse = verify(graph, quantize(graph, x, QuantConfig(weight_bits=2)), x)
+    assert worse.verdict == "different"
+    assert "of their spread" in worse.reasons[0]
 
 
 def test_a_checkpoint_keeps_the_network(tmp_path: Path) -> None:

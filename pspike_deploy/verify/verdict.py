@@ -20,6 +20,7 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.simulators import fixed_point, interpreter, layerwise, reference
 from pspike_deploy.verify.compare import Comparison, compare
+from pspike_deploy.verify.outputs import ERROR_MARGIN, OutputError, compare_outputs
 from pspike_deploy.verify.probabilities import ProbabilityComparison, compare_probabilities
 from pspike_deploy.verify.rates import LayerRate, compare_rates
 
@@ -47,6 +48,7 @@ class Verification:
         replays: T1a, integer backend against the fixed-point simulator, by backend.
         stress: largest |p - q| on each stress input (not judged).
         rates: layers of deterministic neurons on the given data.
+        outputs: error of the outputs, of a network without spikes.
     """
 
     verdict: Verdict
@@ -56,6 +58,7 @@ class Verification:
     replays: Mapping[str, Comparison]
     stress: Mapping[str, float]
     rates: tuple[LayerRate, ...] = ()
+    outputs: OutputError | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``verification.json``."""
@@ -67,6 +70,7 @@ class Verification:
             "replays": {name: c.to_dict() for name, c in self.replays.items()},
             "stress": dict(self.stress),
             "rates": [layer.to_dict() for layer in self.rates],
+            "outputs": None if self.outputs is None else self.outputs.to_dict(),
         }
 
 
@@ -95,7 +99,7 @@ def verify(
     noise = Noise.philox(seed)
     data = layerwise.checked_input(graph, x)
     indices = layerwise.sample_indices(samples, len(data))
-    probabilities, rates = _replayed(graph, integer, data, indices, noise, device)
+    probabilities, rates, outputs = _replayed(graph, integer, data, indices, noise, device)
     comparisons = dict(replays or {})
     if integer.streams:
         comparisons["interpreter"] = _interpreted(integer, data, indices, noise)
@@ -106,8 +110,10 @@ def verify(
         for name, case in stress_inputs(data).items()
         if graph.sites
     }
-    reasons = tuple(_reasons(probabilities, rates, comparisons))
+    judged = None if graph.spiking else outputs
+    reasons = tuple(_reasons(probabilities, rates, comparisons, judged))
     statistics = (*(("T0", "T1b") if graph.sites else ()), *(("R",) if rates else ()))
+    statistics = (*statistics, *(() if judged is None else ("E",)))
     return Verification(
         verdict="different" if reasons else "equivalent",
         reasons=reasons,
@@ -116,6 +122,7 @@ def verify(
         replays=comparisons,
         stress=stress,
         rates=rates,
+        outputs=judged,
     )
 
 
@@ -142,14 +149,18 @@ def _replayed(
     samples: npt.NDArray[np.int64],
     noise: Noise,
     device: str,
-) -> tuple[ProbabilityComparison, tuple[LayerRate, ...]]:
+) -> tuple[ProbabilityComparison, tuple[LayerRate, ...], OutputError]:
     """Run the reference, replay its spikes into the integer graph, compare both sides."""
     spiking = graph.spiking
     expected = reference.run(graph, x, noise=noise, samples=samples, record=spiking, device=device)
     actual = fixed_point.run(
         integer, x, noise=noise, samples=samples, record=spiking, replay=expected.spikes
     )
-    return compare_probabilities(expected, actual), compare_rates(expected, actual)
+    return (
+        compare_probabilities(expected, actual),
+        compare_rates(expected, actual),
+        compare_outputs(expected, actual),
+    )
 
 
 def _saturating(integer: Graph) -> Graph:
@@ -179,6 +190,7 @@ def _reasons(
     probabilities: ProbabilityComparison,
     rates: tuple[LayerRate, ...],
     replays: Mapping[str, Comparison],
+    outputs: OutputError | None,
 ) -> list[str]:
     reasons = [
         f"mean rate of the layer {layer.node} outside the rate margin: "
@@ -186,6 +198,11 @@ def _reasons(
         for layer in rates
         if not layer.inside
     ]
+    if outputs is not None and not outputs.inside:
+        reasons.append(
+            f"root mean square error of the outputs {outputs.rms:.4g}, more than "
+            f"{ERROR_MARGIN:g} of their spread {outputs.spread:.4g}"
+        )
     for name, comparison in replays.items():
         if comparison.first_divergence is not None:
             reasons.append(f"integer replay, {name}: {comparison.first_divergence}")
