@@ -55,9 +55,9 @@ from pspike_deploy.models.two_state_graph import two_state_graph
 def to_graph(network: nn.Module, forms: Mapping[str, ModalForm] | None = None) -> Graph:
     """The float graph of a network in evaluation mode.
 
-    State-space parameters are discretised in double precision, DPLR layers in modal form
-    (:mod:`pspike_deploy.models.modal`), and constants of two-state neurons are taken in double
-    precision (:mod:`pspike_deploy.models.two_state_graph`); the rest keeps its dtype.
+    State-space parameters are discretised in double precision, DPLR layers in diagonal form
+    (:mod:`pspike_deploy.models.diagonal_form`), and constants of two-state neurons are taken in
+    double precision (:mod:`pspike_deploy.models.two_state_graph`); the rest keeps its dtype.
 
     Args:
         network: a network of this project.
