@@ -52,9 +52,10 @@ def _audit_findings(model: Path) -> list[dict[str, Any]]:
 def _target_findings(model: Path, target: str, settings: Path | None) -> list[dict[str, Any]]:
     """Try what an export would do with the structure of the graph, without data."""
     from pspike_deploy.exporters.lava.export import judge
-    from pspike_deploy.pipeline import TARGETS, load_model
+    from pspike_deploy.options import TARGETS
     from pspike_deploy.quantize.config import QuantConfig
     from pspike_deploy.quantize.quantize import fold, quantize_folded
+    from pspike_deploy.sources import load_model
 
     if target not in TARGETS:
         raise PspikeError(

@@ -93,7 +93,8 @@ def export(
 ) -> None:
     """Quantise a network, write it for a target, run it there, and verify it."""
     with _errors(as_json):
-        from pspike_deploy.pipeline import ExportOptions, export_network
+        from pspike_deploy.options import ExportOptions
+        from pspike_deploy.pipeline import export_network
         from pspike_deploy.quantize.config import QuantConfig
         from pspike_deploy.report.progress import StageProgress
         from pspike_deploy.report.tables import export_table

@@ -51,7 +51,7 @@ def _graph(model: Path, settings: Path | None) -> tuple[Graph, dict[str, Any]]:
         from pspike_deploy.graph.file import read_graph
 
         return read_graph(model), {}
-    from pspike_deploy.pipeline import load_model
+    from pspike_deploy.sources import load_model
 
     graph, facts = load_model(model, settings)
     names = ("unused", "skipped", "modal_forms", "warnings")

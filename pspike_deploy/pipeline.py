@@ -9,134 +9,35 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from pspike_deploy import artefacts
-from pspike_deploy.data import ExportData, embedded_data, user_data
+from pspike_deploy.data import ExportData
 from pspike_deploy.errors import EXIT_NEGATIVE, EXIT_VERIFIED, PspikeError
 from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
-from pspike_deploy.graph.file import read_graph, write_graph
+from pspike_deploy.golden import GOLDEN_SAMPLES, Golden, change_between, require_unchanged
+from pspike_deploy.graph.file import write_graph
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import TwoStateNeuron
-from pspike_deploy.models.checkpoint import load_checkpoint
-from pspike_deploy.models.offline import offline_graph
-from pspike_deploy.models.streaming import modal_forms
-from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.numerics.noise import Noise
-from pspike_deploy.quantize.config import QuantConfig
+from pspike_deploy.options import ExportOptions, NoWatcher, Watcher
 from pspike_deploy.quantize.passes import FOLDING, PASSES
 from pspike_deploy.quantize.quantize import QuantizationReport, quantize_folded
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import fixed_point, reference
 from pspike_deploy.simulators.lava import backend as lava
 from pspike_deploy.simulators.lava.environment import LavaEnvironment, find_lava_python
+from pspike_deploy.sources import load_data, load_model
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.verdict import Verification, verify
 
-#: Targets that an export can be made for.
-TARGETS: Final = ("nir", "lava")
-
-#: Samples that are replayed after every pass.
-GOLDEN_SAMPLES: Final = 4
-
-#: Largest relative change of an output by a folding pass: rounding in the last places of float64.
-GOLDEN_TOLERANCE: Final = 1e-9
-
-#: Share of golden spikes that a last place may move in networks of neurons with a reset. Neurons
-#: that are unstable as published amplify it.
-CHAOTIC_FLIPS: Final = 0.005
-
 #: Samples on which probabilities are compared (T0, T1).
 VERIFIED_SAMPLES: Final = 64
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What the user can choose.
-
-    Attributes:
-        model: checkpoint (``.pt``) or float graph (``.nir``).
-        target: one of :data:`TARGETS`.
-        out: folder to make.
-        data: ``.npz`` or ``.npy``; default: the test split of the set that the checkpoint names.
-        labels: ``.npz`` or ``.npy`` with one class per sample.
-        calibration: ``.npz`` or ``.npy`` with samples that ranges are measured on; default: the
-            training split of the embedded data, else the first samples of ``data``.
-        config: widths of the integer network.
-        seed: seed of the noise.
-        draws: repetitions of the accuracy measurement.
-        lava_samples: samples replayed in Lava.
-        lava_time_limit: seconds that Lava may take; default: from the size of the run.
-        device: ``auto``, ``cpu`` or ``cuda``, for the reference.
-        force: replace an artefact folder that exists.
-        settings: YAML or JSON file with what an official checkpoint does not hold.
-        offline: run the network on buffered sequences, in the integer simulator only.
-    """
-
-    model: Path
-    target: str
-    out: Path
-    data: Path | None = None
-    labels: Path | None = None
-    calibration: Path | None = None
-    config: QuantConfig = field(default_factory=QuantConfig)
-    seed: int = 0
-    draws: int = 10
-    lava_samples: int = 20
-    lava_time_limit: float | None = None
-    device: str = "auto"
-    force: bool = False
-    settings: Path | None = None
-    offline: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (("draws", 1), ("lava_samples", 1)):
-            if getattr(self, name) < least:
-                raise PspikeError(
-                    "E-USAGE",
-                    f"{name}={getattr(self, name)} is not possible",
-                    fix=f"give at least {least}",
-                )
-        if self.target not in TARGETS:
-            raise PspikeError(
-                "E-USAGE",
-                f"unknown target {self.target!r}",
-                why=f"this version exports to: {', '.join(TARGETS)}",
-                fix="choose one of these with --target",
-            )
-        if self.offline and self.target != "nir":
-            raise PspikeError(
-                "E-USAGE",
-                f"an offline network cannot run on the target {self.target!r}",
-                why="offline means that whole sequences are buffered, and every target but the "
-                "integer simulator computes step by step",
-                fix="use --target nir with --offline",
-            )
-
-
-class Watcher(Protocol):
-    """Told what the pipeline does; the command line draws progress from it."""
-
-    def stage(self, name: str) -> None:
-        """A stage begins; ``name`` is a short sentence."""
-
-    def advance(self, done: float, total: float) -> None:
-        """Part of the current stage is done."""
-
-
-class _NoWatcher:
-    def stage(self, name: str) -> None:
-        pass
-
-    def advance(self, done: float, total: float) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -160,92 +61,10 @@ def export_network(options: ExportOptions, watcher: Watcher | None = None) -> Ex
         PspikeError: with the code of whatever is wrong; nothing is left behind then.
     """
     artefacts.check_out(options.out, force=options.force)
-    work = _Export(options, watcher or _NoWatcher())
+    work = _Export(options, watcher or NoWatcher())
     with artefacts.artefact_folder(options.out, force=options.force) as folder:
         summary = work.run(folder)
     return ExportResult(options.out, summary)
-
-
-def load_model(
-    path: Path, settings: Path | None = None, *, offline: bool = False
-) -> tuple[Graph, dict[str, Any]]:
-    """Float graph of a checkpoint or of a ``.nir`` file, and facts about where it comes from.
-
-    The facts hold ``kind``, ``sha256`` of the file, ``parameters`` (of a checkpoint: the trained
-    ones; of a graph: the stored ones) and ``data`` (what a checkpoint was trained on). Those of a
-    checkpoint of the reference code also hold ``unused`` and ``skipped`` of the checkpoint, and
-    ``modal_forms``: per DPLR layer the figures of its diagonal form; ``settings`` is the SHA-256
-    of the settings file.
-
-    Args:
-        path: the file.
-        settings: YAML or JSON file with what an official checkpoint does not hold.
-        offline: give the graph on buffered sequences, see :mod:`pspike_deploy.models.offline`.
-
-    Raises:
-        PspikeError: whatever keeps the file from being read; E-USAGE for settings with a graph.
-    """
-    if path.suffix == ".nir":
-        if settings is not None:
-            raise PspikeError(
-                "E-USAGE",
-                "settings were given for a graph",
-                why="only checkpoints of reference codes need them",
-                fix="leave --config out",
-                where=str(path),
-            )
-        graph = read_graph(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        facts = {"kind": "graph", "sha256": digest, "parameters": graph.parameters, "data": None}
-        return graph, facts
-    checkpoint = load_checkpoint(path, config=settings)
-    forms = {} if offline else modal_forms(checkpoint.network)
-    facts = {
-        "kind": "checkpoint",
-        "sha256": checkpoint.sha256,
-        "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
-        "data": checkpoint.data,
-    }
-    if checkpoint.source == "official":
-        facts |= {"unused": list(checkpoint.unused), "skipped": list(checkpoint.skipped)}
-    if settings is not None:
-        facts["settings"] = hashlib.sha256(settings.read_bytes()).hexdigest()
-    if forms:
-        facts["modal_forms"] = {name: form.figures() for name, form in forms.items()}
-    if checkpoint.warnings:
-        facts["warnings"] = list(checkpoint.warnings)
-    if offline:
-        return offline_graph(checkpoint.network), facts
-    return to_graph(checkpoint.network, forms), facts
-
-
-def load_data(
-    data: Path | None,
-    labels: Path | None,
-    graph: Graph,
-    facts: dict[str, Any],
-    calibration: Path | None = None,
-) -> ExportData:
-    """The user's data, or the set that the checkpoint names.
-
-    Raises:
-        PspikeError: E-USAGE where there is neither.
-    """
-    features = int(graph.nodes[graph.input_name].output_shape[0])
-    classes = int(graph.nodes[graph.output_name].input_shape[0])
-    if data is not None:
-        return user_data(data, labels, features, classes, calibration)
-    known = facts.get("data") or {}
-    if "name" not in known or labels is not None or calibration is not None:
-        raise PspikeError(
-            "E-USAGE",
-            "there are no data to run the network on",
-            why="labels or calibration samples without data"
-            if labels is not None or calibration is not None
-            else "the model names no data set that comes with this package",
-            fix="give samples of shape (sample, step, feature) with --data x.npy",
-        )
-    return embedded_data(str(known["name"]), str(known.get("split", "")))
 
 
 @dataclass
@@ -326,23 +145,26 @@ class _Export:
             )
 
     def _fold(self, graph: Graph, data: ExportData) -> Graph:
-        golden = _Golden(data.calibration[:GOLDEN_SAMPLES], self.options)
+        golden = self._golden(data)
         before = golden.float_run(graph)
         for name in FOLDING:
             graph = PASSES[name](graph)
             after = golden.float_run(graph)
-            change = _change(before, after)
-            _require_unchanged(name, change, before, graph)
+            change = change_between(before, after)
+            require_unchanged(name, change, before, graph)
             self.passes.append({"pass": name, **change, "nodes": len(graph.nodes)})
             before = after
         return graph
+
+    def _golden(self, data: ExportData) -> Golden:
+        return Golden(data.calibration[:GOLDEN_SAMPLES], self.options.seed, self.options.device)
 
     def _quantize(self, folded: Graph, data: ExportData) -> tuple[Graph, QuantizationReport]:
         integer, report = quantize_folded(
             folded, data.calibration, self.options.config, self.options.device
         )
-        golden = _Golden(data.calibration[:GOLDEN_SAMPLES], self.options)
-        change = _change(golden.float_run(folded), golden.integer_run(integer))
+        golden = self._golden(data)
+        change = change_between(golden.float_run(folded), golden.integer_run(integer))
         self.passes.append({"pass": "quantize", **change, "nodes": len(integer.nodes)})
         return integer, report
 
@@ -510,59 +332,4 @@ def _verification_summary(verification: Verification) -> dict[str, Any]:
             }
             for layer in verification.rates
         ],
-    }
-
-
-# --- golden check after each pass ---------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Golden:
-    """A few samples that are replayed after every pass."""
-
-    x: npt.NDArray[np.float64]
-    options: ExportOptions
-
-    def float_run(self, graph: Graph) -> Recording:
-        return self._run(reference.run, graph, device=self.options.device)
-
-    def integer_run(self, graph: Graph) -> Recording:
-        return self._run(fixed_point.run, graph)
-
-    def _run(self, run: Callable[..., Recording], graph: Graph, **more: Any) -> Recording:
-        noise = Noise.philox(self.options.seed)
-        return run(graph, self.x, noise=noise, record=graph.spiking, **more)
-
-
-def _require_unchanged(name: str, change: dict[str, Any], before: Recording, graph: Graph) -> None:
-    """A folding pass may round differently in the last place, and nothing else.
-
-    Where spikes act on the neuron that fired, a last place can move a spike, and that moves more.
-    """
-    chaotic = any(isinstance(node, TwoStateNeuron) for node in graph.nodes.values())
-    if chaotic and 0 < change["spike_flips"] <= CHAOTIC_FLIPS * change["spikes_compared"]:
-        return
-    allowed = GOLDEN_TOLERANCE * max(1.0, float(np.abs(before.outputs).max()))
-    if change["spike_flips"] or change["max_output_difference"] > allowed:
-        raise PspikeError(
-            "E-INTERNAL",
-            f"the pass {name!r} changed what the network computes",
-            why=f"{change['spike_flips']} of {change['spikes_compared']} golden spikes flipped, "
-            f"outputs moved by {change['max_output_difference']:.3g}",
-            fix="please report this with the model",
-        )
-
-
-def _change(before: Recording, after: Recording) -> dict[str, Any]:
-    """Spike flips and largest output difference between two runs on the golden samples."""
-    flips = sum(
-        int(np.sum(before.values[name] != after.values[name]))
-        for name in before.values
-        if name in after.values
-    )
-    total = sum(before.values[name].size for name in before.values)
-    return {
-        "spike_flips": flips,
-        "spikes_compared": total,
-        "max_output_difference": float(np.abs(before.outputs - after.outputs).max()),
     }

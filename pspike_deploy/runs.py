@@ -31,7 +31,7 @@ def simulate_file(
     """
     from pspike_deploy.api import simulate
     from pspike_deploy.numerics.noise import Noise
-    from pspike_deploy.pipeline import load_data, load_model
+    from pspike_deploy.sources import load_data, load_model
 
     _refuse_existing(out, "recording", "--out")
     graph, facts = load_model(model, settings, offline=offline)

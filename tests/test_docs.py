@@ -15,7 +15,7 @@ from pspike_deploy import cli
 from pspike_deploy.api import BACKENDS
 from pspike_deploy.errors import ERROR_CODES
 from pspike_deploy.models.spoken_digits import write_spikes
-from pspike_deploy.pipeline import TARGETS
+from pspike_deploy.options import TARGETS
 from pspike_deploy.report.reference import errors_page
 from tests.format_tables import TABLES, with_table
 from tests.official import STEPS, Variant, state_dict

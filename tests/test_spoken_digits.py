@@ -30,7 +30,8 @@ from pspike_deploy.models.spoken_digits import (
     write_spikes,
 )
 from pspike_deploy.models.train import train
-from pspike_deploy.pipeline import ExportOptions, export_network
+from pspike_deploy.options import ExportOptions
+from pspike_deploy.pipeline import export_network
 from pspike_deploy.training import train_to_file
 from tests.recordings_of_digits import miniature, tone, write_folder, write_wav
 

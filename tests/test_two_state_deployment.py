@@ -13,7 +13,8 @@ import torch
 from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.models.two_state_config import NEURONS, RECURRENT
 from pspike_deploy.numerics.noise import Noise
-from pspike_deploy.pipeline import ExportOptions, export_network
+from pspike_deploy.options import ExportOptions
+from pspike_deploy.pipeline import export_network
 from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.simulators import fixed_point, interpreter, reference
 from pspike_deploy.verify.compare import compare

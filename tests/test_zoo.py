@@ -8,7 +8,8 @@ import pytest
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import Bernoulli
-from pspike_deploy.pipeline import ExportOptions, export_network
+from pspike_deploy.options import ExportOptions
+from pspike_deploy.pipeline import export_network
 from pspike_deploy.quantize import passes
 
 ZOO = Path(__file__).parent.parent / "models" / "zoo"
