@@ -53,6 +53,8 @@ lava: $(STAMP)
 zoo: $(STAMP)
 	$(BIN)/pspike train p_spikessm_digits --force
 	$(BIN)/pspike train p_spikessm_digits_linear --force
+	$(BIN)/pspike train linoss_digits --force
+	$(BIN)/pspike train spiking_ssm_digits --force
 	$(if $(FSDD),$(BIN)/pspike train silif_spoken_digits --data $(FSDD) --held-out-speakers --force)
 
 # Generated pages and the picture in the README, from the code and a run of the demo.

@@ -129,6 +129,36 @@ _SPOKEN_DIGITS: Final = TwoStateRecipe(
     plateau_patience=3,
 )
 
+_LINOSS_DIGITS: Final = Recipe(
+    name="linoss_digits",
+    config=LinOSSConfig(d_input=1, d_model=32, d_state=16, n_layers=2, n_classes=10, dropout=0.05),
+    dataset="digits",
+    epochs=16,
+    batch_size=32,
+    learning_rate=8e-3,
+    ssm_learning_rate=2e-3,
+    weight_decay=0.01,
+    warmup_fraction=0.1,
+)
+
+_SPIKING_SSM_DIGITS: Final = replace(
+    _LINOSS_DIGITS,
+    name="spiking_ssm_digits",
+    config=SpikingSSMConfig(
+        d_input=1,
+        d_model=48,
+        d_state=16,
+        n_layers=2,
+        n_classes=10,
+        dropout=0.05,
+        # Memories of 4 to 200 steps, as above.
+        dt_min=1e-2,
+        dt_max=0.5,
+    ),
+    epochs=24,
+    ssm_learning_rate=1e-3,
+)
+
 RECIPES: Final[dict[str, AnyRecipe]] = {
     recipe.name: recipe
     for recipe in (
@@ -139,6 +169,8 @@ RECIPES: Final[dict[str, AnyRecipe]] = {
             config=replace(_DIGITS_CONFIG, mixer_activation="none"),
         ),
         _SPOKEN_DIGITS,
+        _LINOSS_DIGITS,
+        _SPIKING_SSM_DIGITS,
     )
 }
 
