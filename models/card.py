@@ -180,10 +180,7 @@ def render(facts: Mapping[str, Any]) -> str:
         *_accuracy_lines(accuracy),
         "",
         *_held_out_lines(facts),
-        "| spike site | mean firing rate (spikes per neuron and step) |",
-        "|---|---|",
-        *(f"| {site} | {rate:.4f} |" for site, rate in facts["firing_rates"].items()),
-        "",
+        *_rate_lines(facts["firing_rates"]),
         "## Data",
         "",
         *(f"- {key}: {data[key]}" for key in ("source", "licence", "encoding", "split")),
@@ -262,6 +259,18 @@ def _rounded(held_out: Mapping[str, Any]) -> dict[str, Any]:
         for speaker, entry in held_out["speakers"].items()
     }
     return {"speakers": speakers, "mean": round(held_out["mean"], 5)}
+
+
+def _rate_lines(rates: Mapping[str, float]) -> list[str]:
+    """The table of firing rates; nothing where nothing spikes."""
+    if not rates:
+        return []
+    return [
+        "| spike site | mean firing rate (spikes per neuron and step) |",
+        "|---|---|",
+        *(f"| {site} | {rate:.4f} |" for site, rate in rates.items()),
+        "",
+    ]
 
 
 def _summary(facts: Mapping[str, Any]) -> str:
