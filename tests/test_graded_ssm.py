@@ -170,7 +170,7 @@ def test_synapses_straight_into_an_ssm_get_a_gain() -> None:
     x = data()
     integer = quantize(graph, x)
     fast = fixed_point.run(integer, x, noise=NOISE)
-    assert integer.sources(SSM) == ("a_encoder_gain",)
+    assert integer.sources(SSM) == ("b_ssm_gain",)
     assert compare(fast, interpreter.run(integer, x, noise=NOISE)).equal
     exact = reference.run(graph, x, noise=NOISE)
     assert np.abs(fast.outputs - exact.outputs).max() < 0.01 * np.abs(exact.outputs).max()
