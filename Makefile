@@ -32,10 +32,10 @@ types: $(STAMP)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 		--cache-dir ../../.mypy_cache --package pspike_deploy
 
-# The tests run Lava in both kinds of environment.
+# The tests run Lava in both kinds of environment. Workers with one thread each do not wait for each other.
 pytest: lava
 	$(BIN)/pspike lava setup --way shim --quiet
-	$(BIN)/pytest -n $(JOBS) -q
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q
 
 install: $(STAMP)
 

@@ -222,7 +222,7 @@ def save_hippo(path: Path, n: int, l_kernel: int = 0, steps: int = STEPS) -> Pat
     return path
 
 
-@pytest.mark.parametrize(("n", "l_kernel"), [(16, 0), (16, STEPS), (24, 0), (64, 0)])
+@pytest.mark.parametrize(("n", "l_kernel"), [(16, 0), (16, STEPS), (24, 0)])
 def test_networks_at_the_initial_matrix_stream(n: int, l_kernel: int, tmp_path: Path) -> None:
     """Kernel errors below 2e-3 move few spikes: at most 0.5 %, and logits by 0.05."""
     network = load_checkpoint(save_hippo(tmp_path / "hippo.pt", n, l_kernel)).network
@@ -255,7 +255,11 @@ def test_networks_at_the_initial_matrix_stream(n: int, l_kernel: int, tmp_path: 
 
 
 def test_the_manifest_and_inspect_say_how_the_form_was_made(tmp_path: Path) -> None:
-    model, data, out = save_hippo(tmp_path / "h.pt", 16), tmp_path / "x.npy", tmp_path / "out"
+    model, data, out = (
+        save_hippo(tmp_path / "h.pt", 16, steps=64),
+        tmp_path / "x.npy",
+        tmp_path / "out",
+    )
     np.save(data, np.random.default_rng(0).standard_normal((4, 50, 2)))
     arguments = ["export", model, "--target", "nir", "--data", data, "--out", out, "--draws", "1"]
     done = runner.invoke(cli.app, [str(a) for a in [*arguments, "--json"]])
@@ -270,7 +274,7 @@ def test_the_manifest_and_inspect_say_how_the_form_was_made(tmp_path: Path) -> N
         assert figures[name] > 0
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", SIZES[:2])
 def test_integer_networks_of_refit_kernels_spike_as_the_original(n: int, tmp_path: Path) -> None:
     """Small residues are what the integers need: at most 0.5 % of the spikes differ."""
     network = load_checkpoint(save_hippo(tmp_path / "hippo.pt", n)).network
