@@ -157,7 +157,8 @@ class Quantizer:
             raise PspikeError(
                 "E-TARGET-UNSUPPORTED",
                 f"the {what} {name!r} has no fraction bits",
-                why=f"values that large leave {point} of them",
+                why=f"its largest values need {-point} bits more than the {self.config.state_bits} "
+                "that a state has, without any fraction",
                 fix="give more state bits, or rescale the network",
                 where=name,
             )
