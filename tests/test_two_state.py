@@ -293,7 +293,7 @@ def test_deterministic_neurons_are_judged_by_their_rates() -> None:
     x = counts(np.random.default_rng(2), samples=8)
     graph = graph_of(("second_first", "soft", "plain"))
     found = verify(graph, quantize(graph, x), x)
-    assert found.tests == ("R", "T1a-interpreter")
+    assert found.tests == ("R", "E", "T1a-interpreter")
     assert found.verdict == "equivalent"
     assert found.rates[0].node == LAYER
     assert found.rates[0].rate > 0.02

@@ -56,7 +56,7 @@ def test_integers_keep_the_rates_of_the_network(neuron: str) -> None:
     x = random_input(config).numpy()
     found = verify(graph, quantize(graph, x), x)
     assert found.verdict == "equivalent", found.reasons
-    assert found.tests == ("R", "T1a-interpreter")
+    assert found.tests == ("R", "E", "T1a-interpreter")
 
 
 @pytest.mark.lava

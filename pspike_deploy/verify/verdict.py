@@ -48,7 +48,7 @@ class Verification:
         replays: T1a, integer backend against the fixed-point simulator, by backend.
         stress: largest |p - q| on each stress input (not judged).
         rates: layers of deterministic neurons on the given data.
-        outputs: error of the outputs, of a network without spikes.
+        outputs: error of the outputs, of a network that samples nothing.
     """
 
     verdict: Verdict
@@ -110,7 +110,7 @@ def verify(
         for name, case in stress_inputs(data).items()
         if graph.sites
     }
-    judged = None if graph.spiking else outputs
+    judged = None if graph.sites else outputs
     reasons = tuple(_reasons(probabilities, rates, comparisons, judged))
     statistics = (*(("T0", "T1b") if graph.sites else ()), *(("R",) if rates else ()))
     statistics = (*statistics, *(() if judged is None else ("E",)))
