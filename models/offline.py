@@ -6,7 +6,7 @@ with its kernel, as long as the sequences of the training, so DPLR kernels of an
 exact here.
 
 Blocks of case B draw one noise tensor for three of their sites. Here every site draws its own,
-which changes the joint law of the draws and no probability.
+which keeps the law of each draw and changes their joint law: mean outputs move a little.
 """
 
 from __future__ import annotations
