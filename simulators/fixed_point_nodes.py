@@ -194,6 +194,17 @@ def _(
     return (uniform < code).astype(np.int64)
 
 
+def _tabled(node: Activation | SoftmaxSum, values: IntArray, point: int) -> IntArray:
+    """The table of a node between its samples, at values >= 0; 0 behind its end."""
+    shift = point - node.table_step_bits
+    table = np.append(node.table.astype(np.int64), 0)
+    intervals = len(node.table) - 1
+    index = np.minimum(values >> shift, intervals)
+    rise = (table[index + 1] - table[index]) * (values & ((1 << shift) - 1))
+    between: IntArray = table[index] + np.sign(rise) * (np.abs(rise) >> shift)
+    return np.where(index < intervals, between, 0)
+
+
 @node_output.register
 def _(
     node: Activation, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
@@ -201,15 +212,7 @@ def _(
     (x,) = inputs
     if node.kind == "relu":
         return np.maximum(x, 0)
-    shift = point - node.table_step_bits
-    table = np.append(node.table.astype(np.int64), 0)
-    intervals = len(node.table) - 1
-    magnitude = np.abs(x)
-    index = np.minimum(magnitude >> shift, intervals)
-    rest = magnitude & ((1 << shift) - 1)
-    rise = (table[index + 1] - table[index]) * rest
-    correction = table[index] + np.sign(rise) * (np.abs(rise) >> shift)
-    correction = np.where(index < intervals, correction, 0)
+    correction = _tabled(node, np.abs(x), point)
     if node.kind == "sigmoid":
         y = np.where(x < 0, correction, (1 << point) - correction)
         return run.fit(name, "output", y, formats.output.bits)
@@ -303,13 +306,17 @@ def _(
 
 
 def _start(node: TwoStateNeuron | LeakyIntegrator, point: int, words: int, run: Run) -> IntArray:
-    """Noise integers of a random start (sample, word, neuron), in state units; else zeros."""
+    """States before the first step (sample, word, neuron): drawn, or zeros.
+
+    Words 0 and 1 are in state units; word 2, a fraction of a spike, keeps all its noise bits.
+    """
     (width,) = node.input_shape
     if node.noise_site is None:
         return np.zeros((len(run.samples), words, width), np.int64)
     bits = run.graph.semantics.noise_bits
     drawn = run.noise.integers(node.noise_site, run.samples, words, width, bits, run.draw)
-    return _half_up(drawn, np.asarray(bits - point))
+    drawn[:, :2] = _half_up(drawn[:, :2], np.asarray(bits - point))
+    return drawn
 
 
 @node_output.register
@@ -319,19 +326,13 @@ def _(
     from pspike_deploy.simulators.neuron_kernels import two_state
 
     tensors, semantics = formats.tensors, run.graph.semantics
-    start = _start(node, point, 3, run)
-    if node.noise_site is not None:  # a fraction of a spike keeps all its bits
-        bits = semantics.noise_bits
-        width = node.input_shape[0]
-        drawn = run.noise.integers(node.noise_site, run.samples, 3, width, bits, run.draw)
-        start[:, 2] = drawn[:, 2]
     gain_shift = np.zeros(0, np.int64)
     if node.is_recurrent:
         gain_shift = tensors["recurrent_gain"].fractions() - point
         gain_shift = np.broadcast_to(gain_shift, node.recurrent_gain.shape)
     spikes, overflows, first = two_state(
         np.ascontiguousarray(inputs[0]),
-        start,
+        _start(node, point, 3, run),
         synapses=np.ascontiguousarray(node.recurrent_weight.T, np.int64),
         gain=node.recurrent_gain.astype(np.int64),
         gain_shift=np.ascontiguousarray(gain_shift),
@@ -394,13 +395,7 @@ def _(
 ) -> Any:
     (x,) = inputs
     state = formats.tensors["state"]
-    shift = point - node.table_step_bits
-    table = np.append(node.table.astype(np.int64), 0)
-    intervals = len(node.table) - 1
-    below = x.max(axis=-1, keepdims=True) - x
-    index = np.minimum(below >> shift, intervals)
-    rise = (table[index + 1] - table[index]) * (below & ((1 << shift) - 1))
-    power = np.where(index < intervals, table[index] + np.sign(rise) * (np.abs(rise) >> shift), 0)
+    power = _tabled(node, x.max(axis=-1, keepdims=True) - x, point)
     total = power.sum(axis=-1, keepdims=True)
     share = ((power << int(state.fractions() + 1)) + total) // (2 * total)
     return _running_sum(share, state, name, run)

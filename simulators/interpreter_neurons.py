@@ -16,6 +16,7 @@ from pspike_deploy.simulators.interpreter_nodes import (
     Step,
     Unit,
     Vector,
+    between,
     half_up,
     integers,
     start,
@@ -146,21 +147,13 @@ def _(node: SecondOrderSSM, unit: Unit) -> Step:
 
 @start.register
 def _(node: SoftmaxSum, unit: Unit) -> Step:
-    table, last = integers(node.table), len(node.table) - 1
+    table = integers(node.table)
     total = [0] * node.shape[0]
     f_state, bits = unit.points("state", len(total)), unit.formats.tensors["state"].bits
     s = unit.f_in[0] - node.table_step_bits
 
-    def exponential(below: int) -> int:
-        i = below >> s
-        if i >= last:
-            return 0
-        rest = below - (i << s)
-        exponent: int = table[i] + toward_zero((table[i + 1] - table[i]) * rest, s)
-        return exponent
-
     def step(x: Vector) -> Vector:
-        powers = [exponential(max(x) - v) for v in x]
+        powers = [between(table, max(x) - v, s) for v in x]
         whole = sum(powers)
         for i, e in enumerate(powers):
             share = (2 * (e << f_state[i]) + whole) // (2 * whole)

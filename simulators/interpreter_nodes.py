@@ -138,6 +138,14 @@ def points_of(format_: Format, neurons: int) -> Vector:
     return [int(p) for p in point] if isinstance(point, tuple) else [point] * neurons
 
 
+def between(table: Vector, v: int, s: int) -> int:
+    """A table with steps of 2**s at ``v >= 0``, on a straight line between entries; 0 behind it."""
+    i = v >> s
+    if i >= len(table) - 1:
+        return 0
+    return table[i] + toward_zero((table[i + 1] - table[i]) * (v - (i << s)), s)
+
+
 def integers(array: npt.NDArray[Any]) -> Any:
     """A parameter array as nested lists of Python integers."""
     return np.asarray(array).astype(np.int64).tolist()
@@ -268,14 +276,10 @@ def _(node: DiagonalSSM, unit: Unit) -> Step:
 def _(node: Activation, unit: Unit) -> Step:
     if node.kind == "relu":
         return lambda x: [max(v, 0) for v in x]
-    table, last = integers(node.table), len(node.table) - 1
+    table = integers(node.table)
 
     def tabled(x: int, f: int) -> int:
-        s = f - node.table_step_bits
-        v = abs(x)
-        i = v >> s
-        r = v - (i << s)
-        return 0 if i >= last else table[i] + toward_zero((table[i + 1] - table[i]) * r, s)
+        return between(table, abs(x), f - node.table_step_bits)
 
     def gelu(x: int, f: int) -> int:
         return max(x, 0) - tabled(x, f)

@@ -182,13 +182,7 @@ def second_order_ssm(node, at, u):
 
 def softmax_sum(node, at, x):
     """Sum of softmax over time, on the host: state (1, classes)."""
-    n, s = node.table.size - 1, node.interval_shift
-    below = x.max() - x
-    i = np.right_shift(below, s)
-    rest = below - np.left_shift(i, s)
-    left = np.minimum(i, n - 1)
-    rise = (node.table[left + 1] - node.table[left]) * rest
-    power = np.where(i >= n, 0, node.table[left] + toward_zero(rise, s))
+    power = tabled(node, x.max() - x)
     whole = power.sum()
     share = (2 * np.left_shift(power, node.share_shift) + whole) // (2 * whole)
     node.state[0] = node.fit("state", node.state[0] + share, node.state_bits, at)
