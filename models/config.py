@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from pspike_deploy.models.config_checks import (
-    is_integer,
+    config_from,
+    problem_of_bool,
     problem_of_choice,
     problem_of_integer,
+    problem_of_real,
+    problems_of_order,
+    problems_of_size,
     raise_problems,
-    shown,
 )
 
 ACTIVATIONS: Final = ("gelu", "relu", "none")
@@ -42,7 +44,6 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 }
 BOOLEANS: Final = ("prenorm", "residual", "two_sided", "bidirectional", "pool_lengths")
 REALS: Final = ("dropout", "dt_min", "dt_max")
-MAX_PARAMETERS: Final = 2**28  #: 1 GiB of float32
 #: Fields that came after version 1 of the checkpoint format. They are written only where they
 #: differ from these values, so files of causal S4D-Lin networks stay as they were, byte by byte.
 EXTENSIONS: Final[dict[str, int | str | bool]] = {
@@ -146,13 +147,7 @@ class PSpikeSSMConfig:
             PspikeError: ``E-CHECKPOINT-CONFIG``, naming every unknown key, missing key, wrong type
                 and value out of range at once.
         """
-        known = [field.name for field in fields(cls)]
-        problems = [f"unknown key {shown(key)}" for key in values if key not in known]
-        required = [key for key in known if key not in EXTENSIONS]
-        problems += [f"missing key {key!r}" for key in required if key not in values]
-        problems += _problems_of({key: values[key] for key in known if key in values})
-        raise_problems(problems)
-        return cls(**values)  # type: ignore[arg-type]  # every type was checked above
+        return config_from(cls, values, _problems_of, optional=EXTENSIONS)
 
 
 def _problems_of(values: Mapping[str, object]) -> list[str]:
@@ -170,34 +165,18 @@ def _problem_of_field(name: str, value: object) -> str | None:
     if name in CHOICES:
         return problem_of_choice(name, value, CHOICES[name])
     if name in BOOLEANS:
-        return None if isinstance(value, bool) else f"{name} must be a bool, not {shown(value)}"
-    return _problem_of_real(name, value)
-
-
-def _problem_of_real(name: str, value: object) -> str | None:
-    if not (isinstance(value, float) or is_integer(value)):
-        return f"{name} must be a number, not {shown(value)}"
-    assert isinstance(value, (int, float))
-    if name == "dropout":
-        return None if 0 <= value < 1 else f"dropout must lie in [0, 1), not {shown(value)}"
-    # The bounds keep every initial step size a normal float32 number.
-    in_range = 1e-9 <= value <= 1e3 and math.isfinite(value)
-    return None if in_range else f"{name} must lie in 1e-9..1e3, not {shown(value)}"
+        return problem_of_bool(name, value)
+    return problem_of_real(name, value)
 
 
 def _joint_problems(values: Mapping[str, object]) -> list[str]:
-    problems: list[str] = []
     values = {**EXTENSIONS, **values}
-    low, high = values.get("dt_min"), values.get("dt_max")
-    if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
-        problems.append(f"dt_min {low} is greater than dt_max {high}")
+    problems = problems_of_order(values, "dt_min", "dt_max")
     width, copies = values.get("d_model"), values["n_ssm"]
     if isinstance(width, int) and isinstance(copies, int) and width % copies:
         problems.append(f"n_ssm {copies} does not divide d_model {width}")
     if all(name in values for name in (*INTEGER_RANGES, *BOOLEANS, *CHOICES)):
-        count = _parameter_count(values)
-        if count > MAX_PARAMETERS:
-            problems.append(f"the network would have {count:,} parameters, over {MAX_PARAMETERS:,}")
+        problems += problems_of_size(_parameter_count(values))
     return problems
 
 

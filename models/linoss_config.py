@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
-from pspike_deploy.models.config import MAX_PARAMETERS
 from pspike_deploy.models.config_checks import (
-    is_integer,
+    config_from,
     problem_of_choice,
     problem_of_integer,
+    problem_of_type,
+    problems_of_order,
+    problems_of_size,
     raise_problems,
     shown,
 )
@@ -84,25 +86,15 @@ class LinOSSConfig:
         Raises:
             PspikeError: ``E-CHECKPOINT-CONFIG``, naming every problem at once.
         """
-        known = [field.name for field in fields(cls)]
-        problems = [f"unknown key {shown(key)}" for key in values if key not in known]
-        problems += [f"missing key {key!r}" for key in known if key not in values]
-        problems += _problems_of({key: values[key] for key in known if key in values})
-        raise_problems(problems)
-        return cls(**values)  # type: ignore[arg-type]  # every type was checked above
+        return config_from(cls, values, _problems_of)
 
 
 def _problems_of(values: Mapping[str, object]) -> list[str]:
     found = [problem for name in values if (problem := _problem_of(name, values[name]))]
     if found or not {*INTEGER_RANGES, "variant"} <= set(values):
         return found
-    low, high = values.get("r_min", 0), values.get("r_max", 1)
-    if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-        return [f"r_min {low} is greater than r_max {high}"]
-    count = _parameter_count(values)
-    if count > MAX_PARAMETERS:
-        return [f"the network would have {count:,} parameters, over {MAX_PARAMETERS:,}"]
-    return []
+    order = problems_of_order(values, "r_min", "r_max")
+    return order or problems_of_size(_parameter_count(values))
 
 
 def _problem_of(name: str, value: object) -> str | None:
@@ -111,8 +103,8 @@ def _problem_of(name: str, value: object) -> str | None:
     if name == "variant":
         return problem_of_choice(name, value, VARIANTS)
     low, high = REAL_RANGES[name]
-    if not (isinstance(value, float) or is_integer(value)):
-        return f"{name} must be a number, not {shown(value)}"
+    if problem := problem_of_type(name, value):
+        return problem
     assert isinstance(value, int | float)
     inside = low <= value <= high
     return None if inside else f"{name} must lie in {low:g}..{high:g}, not {shown(value)}"

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
-from pspike_deploy.models.config import MAX_PARAMETERS
 from pspike_deploy.models.config_checks import (
-    is_integer,
+    config_from,
+    problem_of_bool,
     problem_of_choice,
     problem_of_integer,
+    problem_of_real,
+    problems_of_order,
+    problems_of_size,
     raise_problems,
-    shown,
 )
 
 NORMS: Final = ("batch", "layer")
@@ -80,12 +82,7 @@ class SpikingSSMConfig:
         Raises:
             PspikeError: ``E-CHECKPOINT-CONFIG``, naming every problem at once.
         """
-        known = [field.name for field in fields(cls)]
-        problems = [f"unknown key {shown(key)}" for key in values if key not in known]
-        problems += [f"missing key {key!r}" for key in known if key not in values]
-        problems += _problems_of({key: values[key] for key in known if key in values})
-        raise_problems(problems)
-        return cls(**values)  # type: ignore[arg-type]  # every type was checked above
+        return config_from(cls, values, _problems_of)
 
 
 def _problems_of(values: Mapping[str, object]) -> list[str]:
@@ -94,12 +91,8 @@ def _problems_of(values: Mapping[str, object]) -> list[str]:
         return found
     if int(str(values["d_state"])) % 2:
         return [f"d_state {values['d_state']} is odd; half of it are complex modes"]
-    if float(str(values["dt_min"])) > float(str(values["dt_max"])):
-        return [f"dt_min {values['dt_min']} is greater than dt_max {values['dt_max']}"]
-    count = _parameter_count(values)
-    if count > MAX_PARAMETERS:
-        return [f"the network would have {count:,} parameters, over {MAX_PARAMETERS:,}"]
-    return []
+    order = problems_of_order(values, "dt_min", "dt_max")
+    return order or problems_of_size(_parameter_count(values))
 
 
 def _problem_of(name: str, value: object) -> str | None:
@@ -108,14 +101,8 @@ def _problem_of(name: str, value: object) -> str | None:
     if name == "norm":
         return problem_of_choice(name, value, NORMS)
     if name == "two_sided":
-        return None if isinstance(value, bool) else f"{name} must be a bool, not {shown(value)}"
-    if not (isinstance(value, float) or is_integer(value)):
-        return f"{name} must be a number, not {shown(value)}"
-    assert isinstance(value, int | float)
-    if name == "dropout":
-        return None if 0 <= value < 1 else f"dropout must lie in [0, 1), not {shown(value)}"
-    # The bounds keep every initial step size a normal float32 number.
-    return None if 1e-9 <= value <= 1e3 else f"{name} must lie in 1e-9..1e3, not {shown(value)}"
+        return problem_of_bool(name, value)
+    return problem_of_real(name, value)
 
 
 def _parameter_count(values: Mapping[str, object]) -> int:

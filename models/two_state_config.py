@@ -8,11 +8,14 @@ from itertools import pairwise
 from typing import Final
 
 from pspike_deploy.graph.neurons import INITIAL_STATES
-from pspike_deploy.models.config import MAX_PARAMETERS
 from pspike_deploy.models.config_checks import (
-    is_integer,
+    config_from,
+    problem_of_bool,
     problem_of_choice,
     problem_of_integer,
+    problem_of_real,
+    problems_of_order,
+    problems_of_size,
     raise_problems,
     shown,
 )
@@ -116,12 +119,7 @@ class TwoStateConfig:
             PspikeError: ``E-CHECKPOINT-CONFIG``, naming every unknown key, missing key, wrong type
                 and value out of range at once.
         """
-        known = [field.name for field in fields(cls)]
-        problems = [f"unknown key {shown(key)}" for key in values if key not in known]
-        problems += [f"missing key {key!r}" for key in known if key not in values]
-        problems += _problems_of({key: values[key] for key in known if key in values})
-        raise_problems(problems)
-        return cls(**values)  # type: ignore[arg-type]  # every type was checked above
+        return config_from(cls, values, _problems_of)
 
 
 def _problems_of(values: Mapping[str, object]) -> list[str]:
@@ -135,16 +133,10 @@ def _problem_of(name: str, value: object) -> str | None:
     if name in CHOICES:
         return problem_of_choice(name, value, CHOICES[name])
     if name == "use_bias":
-        return None if isinstance(value, bool) else f"{name} must be a bool, not {shown(value)}"
+        return problem_of_bool(name, value)
     if name == "d_hidden":
         return _problem_of_widths(value)
-    if not (isinstance(value, float) or is_integer(value)):
-        return f"{name} must be a number, not {shown(value)}"
-    assert isinstance(value, (int, float))
-    if name == "dropout":
-        return None if 0 <= value < 1 else f"dropout must lie in [0, 1), not {shown(value)}"
-    # The bounds keep every initial step size a normal float32 number.
-    return None if 1e-9 <= value <= 1e3 else f"{name} must lie in 1e-9..1e3, not {shown(value)}"
+    return problem_of_real(name, value)
 
 
 def _problem_of_widths(value: object) -> str | None:
@@ -155,14 +147,9 @@ def _problem_of_widths(value: object) -> str | None:
 
 
 def _joint_problems(values: Mapping[str, object]) -> list[str]:
-    problems: list[str] = []
-    low, high = values.get("dt_min"), values.get("dt_max")
-    if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
-        problems.append(f"dt_min {low} is greater than dt_max {high}")
+    problems = problems_of_order(values, "dt_min", "dt_max")
     if all(name in values for name in ("d_input", "d_hidden", "n_classes", *CHOICES, "use_bias")):
-        count = _parameter_count(values)
-        if count > MAX_PARAMETERS:
-            problems.append(f"the network would have {count:,} parameters, over {MAX_PARAMETERS:,}")
+        problems += problems_of_size(_parameter_count(values))
     return problems
 
 
