@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from pspike_deploy.graph.graph import Edge
+from pspike_deploy.graph.graph import Edge, Graph
 from pspike_deploy.graph.node import Node
-from pspike_deploy.graph.nodes import Affine, BatchNorm, Linear
+from pspike_deploy.graph.nodes import Affine, BatchNorm, Input, Linear, MeanPool, Output
+from pspike_deploy.graph.semantics import Semantics
 
 
 @dataclass
@@ -35,6 +37,42 @@ class ChainBuilder:
         """Add a node behind ``source``, from where the chain goes on; returns its name."""
         self.last = source
         return self.add(name, node)
+
+
+AddBlock = Callable[[str, Any, str], str]
+
+
+def residual_graph(
+    builder: ChainBuilder,
+    network: Any,
+    add_block: AddBlock,
+    norm: nn.Module | None = None,
+    readout: str = "ab",
+) -> Graph:
+    """The graph of encoder, blocks on a residual stream, mean over time and decoder.
+
+    Args:
+        builder: empty; ``add_block`` adds to it.
+        network: module with ``config`` (``d_input``, ``d_model``, ``n_classes``), ``encoder``,
+            ``blocks`` and ``decoder``.
+        add_block: adds one block, given its prefix, the block and the name of the residual stream
+            in front of it; returns that of the stream behind it.
+        norm: final norm, in front of the mean.
+        readout: letters of the mean and the decoder in the names of their nodes; ``a`` is the
+            norm's where networks of a kind may have one.
+    """
+    config = network.config
+    first, *hidden, last = layer_prefixes(len(network.blocks) + 2)
+    builder.add("input", Input((config.d_input,)))
+    x = builder.add(f"{first}_a_encoder", affine_of(network.encoder))
+    for prefix, block in zip(hidden, network.blocks, strict=True):
+        x = add_block(prefix, block, x)
+    if norm is not None:
+        builder.add(f"{last}_a_norm", batch_norm_of(norm))
+    builder.add(f"{last}_{readout[0]}_mean", MeanPool((config.d_model,)))
+    builder.add(f"{last}_{readout[1]}_decoder", affine_of(network.decoder))
+    builder.add("output", Output((config.n_classes,)))
+    return Graph(builder.nodes, tuple(builder.edges), Semantics())
 
 
 def layer_prefixes(layers: int) -> list[str]:
@@ -61,12 +99,13 @@ def synapses_of(layer: nn.Linear) -> Linear | Affine:
 
 
 def batch_norm_of(norm: nn.Module) -> BatchNorm:
-    """Batch normalisation with its running statistics."""
+    """Batch normalisation with its running statistics; gain 1 and bias 0 without an affine map."""
     assert isinstance(norm, nn.BatchNorm1d)  # other norms are refused
+    mean = array_of(cast(Tensor, norm.running_mean))
     return BatchNorm(
-        gain=array_of(norm.weight),
-        bias=array_of(norm.bias),
-        mean=array_of(cast(Tensor, norm.running_mean)),
+        gain=array_of(norm.weight) if norm.affine else np.ones_like(mean),
+        bias=array_of(norm.bias) if norm.affine else np.zeros_like(mean),
+        mean=mean,
         variance=array_of(cast(Tensor, norm.running_var)),
         epsilon=float(norm.eps),
     )

@@ -12,7 +12,6 @@ which keeps the law of each draw and changes their joint law: mean outputs move 
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +24,9 @@ from pspike_deploy.graph.nodes import (
     Affine,
     ChannelAffine,
     Convolution,
-    Input,
     Linear,
-    MeanPool,
-    Output,
     Sum,
 )
-from pspike_deploy.graph.semantics import Semantics
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.dplr import DPLR
 from pspike_deploy.models.graph_builder import (
@@ -39,7 +34,7 @@ from pspike_deploy.models.graph_builder import (
     affine_of,
     array_of,
     batch_norm_of,
-    layer_prefixes,
+    residual_graph,
 )
 from pspike_deploy.models.p_spikessm import PSpikeBlock, PSpikeSSM
 from pspike_deploy.models.s4d import S4D
@@ -65,17 +60,11 @@ def offline_graph(network: nn.Module) -> Graph:
     if reasons:
         raise joined(reasons)
     builder, config = ChainBuilder(), network.config
-    layers = layer_prefixes(config.n_layers + 2)
-    builder.add("input", Input((config.d_input,)))
-    x = builder.add(f"{layers[0]}_a_encoder", affine_of(network.encoder))
-    for layer, block in zip(layers[1:-1], network.blocks, strict=True):
-        x = _add_block(builder, cast(PSpikeBlock, block), layer, x, config)
-    if network.norm is not None:
-        builder.add(f"{layers[-1]}_a_norm", batch_norm_of(network.norm))
-    builder.add(f"{layers[-1]}_b_mean", MeanPool((config.d_model,)))
-    builder.add(f"{layers[-1]}_c_decoder", affine_of(network.decoder))
-    builder.add("output", Output((config.n_classes,)))
-    return Graph(builder.nodes, tuple(builder.edges), Semantics())
+
+    def add(layer: str, block: PSpikeBlock, x: str) -> str:
+        return _add_block(builder, block, layer, x, config)
+
+    return residual_graph(builder, network, add, network.norm, readout="bc")
 
 
 def _add_block(

@@ -6,50 +6,39 @@ are taken in double precision.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.complex_pairs import pairs_of
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
     Affine,
     DiagonalSSM,
-    Input,
-    MeanPool,
     Multiply,
-    Output,
     Sum,
     TwoStateNeuron,
 )
-from pspike_deploy.graph.semantics import Semantics
 from pspike_deploy.models.graph_builder import (
     ChainBuilder,
-    affine_of,
     array_of,
     batch_norm_of,
-    layer_prefixes,
+    residual_graph,
 )
 from pspike_deploy.models.spiking_ssm import LEAK, THRESHOLD, SpikingSSM, SpikingSSMBlock
 
 
 def spiking_ssm_graph(network: SpikingSSM) -> Graph:
     """The float graph of a network in evaluation mode, without :func:`spiking_ssm_refusals`."""
-    config = network.config
     builder = ChainBuilder()
-    first, *hidden, last = layer_prefixes(config.n_layers + 2)
-    builder.add("input", Input((config.d_input,)))
-    x = builder.add(f"{first}_a_encoder", affine_of(network.encoder))
-    for prefix, block in zip(hidden, network.blocks, strict=True):
-        x = _add_block(builder, prefix, cast(SpikingSSMBlock, block), x)
-    builder.add(f"{last}_a_mean", MeanPool((config.d_model,)))
-    builder.add(f"{last}_b_decoder", affine_of(network.decoder))
-    builder.add("output", Output((config.n_classes,)))
-    return Graph(builder.nodes, tuple(builder.edges), Semantics())
+    return residual_graph(
+        builder, network, lambda prefix, block, x: _add_block(builder, prefix, block, x)
+    )
 
 
 def spiking_ssm_refusals(network: SpikingSSM) -> list[PspikeError]:
@@ -102,8 +91,8 @@ def scaled_ssm(block: SpikingSSMBlock) -> DiagonalSSM:
     per_threshold = np.exp(-_double(block.ln_vth))
     c = _double(ssm.C)[0]
     return DiagonalSSM(
-        a_bar=_pairs(np.exp(dt * a)),
-        b_bar=_pairs(np.expm1(dt * a) / a),
+        a_bar=pairs_of(np.exp(dt * a)),
+        b_bar=pairs_of(np.expm1(dt * a) / a),
         # One of each conjugate pair is stored.
         c=2 * per_threshold[..., None] * c,
         d=per_threshold[:, 0] * _double(ssm.D)[0],
@@ -121,8 +110,3 @@ def leaky_neurons(width: int) -> TwoStateNeuron:
 
 def _double(values: Tensor) -> npt.NDArray[np.float64]:
     return values.detach().cpu().double().numpy()
-
-
-def _pairs(values: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
-    """Complex (neuron, mode) as real (neuron, mode, 2)."""
-    return np.stack([values.real, values.imag], axis=-1)

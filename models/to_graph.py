@@ -11,25 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import cast
 
 import numpy as np
-import numpy.typing as npt
-from torch import Tensor, nn
+from torch import nn
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.complex_pairs import pairs_of
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
-    Input,
-    MeanPool,
-    Output,
     Sum,
 )
-from pspike_deploy.graph.semantics import Semantics
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.dplr import DPLR
 from pspike_deploy.models.graph_builder import (
@@ -37,7 +32,7 @@ from pspike_deploy.models.graph_builder import (
     affine_of,
     array_of,
     batch_norm_of,
-    layer_prefixes,
+    residual_graph,
 )
 from pspike_deploy.models.linoss import LinOSSNetwork
 from pspike_deploy.models.linoss_graph import linoss_graph
@@ -101,19 +96,12 @@ def _(network: PSpikeSSM, forms: Mapping[str, ModalForm] | None = None) -> Graph
     reasons = refusals(network, forms)
     if reasons:
         raise joined(reasons)
-    builder = _Builder(forms=forms)
-    width, config = network.config.d_model, network.config
-    layers = layer_prefixes(config.n_layers + 2)
-    builder.add("input", Input((config.d_input,)))
-    x = builder.add(f"{layers[0]}_a_encoder", affine_of(network.encoder))
-    for layer, block in zip(layers[1:-1], network.blocks, strict=True):
-        x = _add_block(builder, cast(PSpikeBlock, block), layer, x, config)
-    if network.norm is not None:
-        builder.add(f"{layers[-1]}_a_norm", batch_norm_of(network.norm))
-    builder.add(f"{layers[-1]}_b_mean", MeanPool((width,)))
-    builder.add(f"{layers[-1]}_c_decoder", affine_of(network.decoder))
-    builder.add("output", Output((config.n_classes,)))
-    return Graph(builder.nodes, tuple(builder.edges), Semantics())
+    builder, config = _Builder(forms=forms), network.config
+
+    def add(layer: str, block: PSpikeBlock, x: str) -> str:
+        return _add_block(builder, block, layer, x, config)
+
+    return residual_graph(builder, network, add, network.norm, readout="bc")
 
 
 @dataclass
@@ -157,10 +145,6 @@ def add_activation(builder: ChainBuilder, name: str, kind: str, block: PSpikeBlo
         builder.add(name, Activation(kind, shape, np.zeros(0), 0))
 
 
-def _gain(a: Tensor, b: Tensor) -> ChannelAffine:
-    return ChannelAffine(array_of(a), array_of(b))
-
-
 def bernoulli_of(block: PSpikeBlock, site: int) -> Bernoulli:
     """The sampling node of a site, as wide as the block."""
     width = block.inp_a.numel()
@@ -171,16 +155,11 @@ def _ssm(block: PSpikeBlock, forms: Mapping[str, ModalForm]) -> DiagonalSSM:
     if isinstance(block.ssm, DPLR):
         modal = forms[f"blocks.{block.index}.ssm"]
         ones = np.ones_like(modal.residue)  # the residues hold B
-        return DiagonalSSM(_pairs(modal.a_bar), _pairs(ones), _pairs(modal.residue), modal.D)
+        return DiagonalSSM(pairs_of(modal.a_bar), pairs_of(ones), pairs_of(modal.residue), modal.D)
     discrete = discretise(block.ssm)
     return DiagonalSSM(
-        a_bar=_pairs(discrete.A_bar),
-        b_bar=_pairs(discrete.B_bar),
-        c=_pairs(2 * discrete.C),  # one of each conjugate pair is stored
+        a_bar=pairs_of(discrete.A_bar),
+        b_bar=pairs_of(discrete.B_bar),
+        c=pairs_of(2 * discrete.C),  # one of each conjugate pair is stored
         d=discrete.D,
     )
-
-
-def _pairs(values: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
-    """Complex (neuron, mode) as real (neuron, mode, 2)."""
-    return np.stack([values.real, values.imag], axis=-1)

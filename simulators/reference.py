@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.complex_pairs import complex_of
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
@@ -271,12 +272,10 @@ def _(node: Convolution, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
 
 def convolution_kernel(node: DiagonalSSM, steps: int) -> npt.NDArray[np.float64]:
     """Impulse response without D: K[t] = Re(sum over modes of C A**t B), shape (steps, neurons)."""
-    a = node.a_bar[..., 0] + 1j * node.a_bar[..., 1].astype(np.float64)
-    residue = (node.b_bar[..., 0] + 1j * node.b_bar[..., 1]) * (
-        node.c[..., 0] + 1j * node.c[..., 1]
-    )
+    a = complex_of(node.a_bar)
+    residue = complex_of(node.b_bar) * complex_of(node.c)
     kernel = np.empty((steps, a.shape[0]))
-    power = residue.astype(np.complex128)
+    power = residue
     for step in range(steps):
         kernel[step] = power.sum(axis=1).real
         power = power * a

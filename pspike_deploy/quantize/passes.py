@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from pspike_deploy.graph.complex_pairs import complex_of, pairs_of
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import (
     Activation,
@@ -120,9 +120,9 @@ def fold_input_matrix(graph: Graph) -> Graph:
     changes: dict[str, Node] = {}
     for name, node in graph.nodes.items():
         if isinstance(node, DiagonalSSM):
-            residue = _complex(node.b_bar) * _complex(node.c)
+            residue = complex_of(node.b_bar) * complex_of(node.c)
             ones = np.ones_like(residue)
-            changes[name] = DiagonalSSM(node.a_bar, _pairs(ones), _pairs(residue), node.d)
+            changes[name] = DiagonalSSM(node.a_bar, pairs_of(ones), pairs_of(residue), node.d)
     return graph.with_nodes(changes)
 
 
@@ -136,7 +136,7 @@ def balance_states(graph: Graph) -> Graph:
     changes: dict[str, Node] = {}
     for name, node in graph.nodes.items():
         if isinstance(node, DiagonalSSM):
-            a, b = np.abs(_complex(node.a_bar)), np.abs(_complex(node.b_bar))
+            a, b = np.abs(complex_of(node.a_bar)), np.abs(complex_of(node.b_bar))
             bound = b / np.maximum(1.0 - a, 2.0**-MOST_STATE_SCALING)
             bits = np.ceil(np.log2(np.maximum(bound, 2.0**-MOST_STATE_SCALING)))
             scale = np.exp2(-np.minimum(bits, MOST_STATE_SCALING))[..., None]
@@ -200,11 +200,3 @@ def narrow_messages(graph: Graph) -> Graph:
         ]
         graph = replace(graph, nodes=nodes, edges=((source, gain), *edges))
     return graph
-
-
-def _complex(pairs: npt.NDArray[np.float64]) -> npt.NDArray[np.complex128]:
-    return pairs[..., 0].astype(np.float64) + 1j * pairs[..., 1].astype(np.float64)
-
-
-def _pairs(values: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
-    return np.stack([values.real, values.imag], axis=-1)
