@@ -67,12 +67,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
-from torch import Tensor
 
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.archive import MAX_FILE_BYTES, load_lightning, load_plain
-from pspike_deploy.models.config import INTEGER_RANGES
 from pspike_deploy.models.networks import (
     ARCHITECTURES,
     Architecture,
@@ -84,13 +82,13 @@ from pspike_deploy.models.networks import (
     warnings_of,
 )
 from pspike_deploy.models.settings_file import read_settings_file
+from pspike_deploy.models.weights import check_tensors
 
 FORMAT: Final = "pspike-checkpoint"
 VERSION: Final = 1
 KEYS: Final = ("format", "version", "architecture", "config", "state_dict", "data", "training")
 MAX_PLAIN_ITEMS: Final = 100_000
 MAX_PLAIN_DEPTH: Final = 16
-MAX_KERNEL_LENGTH: Final = INTEGER_RANGES["sequence_length"][1]
 _T = TypeVar("_T")
 
 
@@ -154,7 +152,7 @@ def save_checkpoint(
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
-    _check_tensors(tensors, network.config, where)
+    check_tensors(tensors, network.config, where)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -257,12 +255,15 @@ def _load_network(
     where: str,
     names: Mapping[str, str] | None = None,
 ) -> Network:
-    """The network with these weights; ``names`` are those of the file, for errors."""
-    _check_tensors(weights, config, where, names)
+    """The network with these weights; ``names`` are those of the file, for errors.
+
+    Weights of mixed-precision training, which only files of others hold, become float32.
+    """
+    check_tensors(weights, config, where, names)
     network = empty_network(config)
     tensors = {
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in weights.items()
+        name: weights[name].clone(memory_format=torch.contiguous_format).to(expected.dtype)
+        for name, expected in network.state_dict().items()
     }
     network.load_state_dict(tensors, assign=True)
     network.requires_grad_(True).eval()
@@ -342,50 +343,6 @@ def _with_shared_texts(value: object, texts: dict[str, str]) -> object:
     if isinstance(value, list):
         return [_with_shared_texts(part, texts) for part in value]
     return value
-
-
-def _check_tensors(
-    tensors: Mapping[Any, Any],
-    config: NetworkConfig,
-    where: str,
-    names: Mapping[str, str] | None = None,
-) -> None:
-    expected = empty_network(config).state_dict()
-    shown_as = names or {}
-    problems = [
-        f"{shown_as.get(name, name)} is missing" for name in expected if name not in tensors
-    ]
-    for name, tensor in tensors.items():
-        problem = _problem_of_tensor(name, tensor, expected.get(name))
-        if problem:
-            problems.append(f"{str(shown_as.get(name, name))[:80]} {problem}")
-    if problems:
-        shown = problems[:50] + ([f"and {len(problems) - 50} more"] if len(problems) > 50 else [])
-        raise PspikeError(
-            "E-CHECKPOINT-TENSORS",
-            f"{len(problems)} tensor(s) do not fit the configuration",
-            why="; ".join(shown),
-            fix="save the checkpoint again from the network with this configuration",
-            where=where,
-        )
-
-
-def _problem_of_tensor(name: object, tensor: object, expected: Tensor | None) -> str | None:
-    if expected is None:
-        return "is not expected"
-    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
-        return f"is a {type(tensor).__name__}, not a dense tensor"
-    if tensor.shape != expected.shape:
-        return f"has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}"
-    if tensor.dtype != expected.dtype:
-        return f"has dtype {tensor.dtype}, expected {expected.dtype}"
-    if not bool(torch.isfinite(tensor).all()):
-        return "holds NaN or infinite values"
-    if str(name).endswith("running_var") and bool((tensor < 0).any()):
-        return "holds negative variances"
-    if str(name).endswith("l_kernel") and not 0 <= int(tensor) <= MAX_KERNEL_LENGTH:
-        return f"is {int(tensor)}, expected 0..{MAX_KERNEL_LENGTH}"
-    return None
 
 
 def _format_error(where: str, why: str, fix: str = "") -> PspikeError:

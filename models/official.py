@@ -24,7 +24,7 @@ decoder.0.retrieval.classifier.*              decoder.classifier.*
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from torch import Tensor
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.official_config import Settings, settings_of
+from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.spiking_ssm_config import SpikingSSMConfig
 from pspike_deploy.models.two_state_config import TwoStateConfig
 
@@ -45,8 +46,6 @@ UNUSED: Final = re.compile(
 #: Where a parameter that we do not know would make another network.
 NETWORK_PARTS: Final = ("model.", "encoder.", "decoder.")
 _LAYER: Final = re.compile(r"model\.layers\.(\d{1,6})\.")
-#: Dtypes of mixed-precision training, which float32 holds exactly.
-_NARROW: Final = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,8 @@ class OfficialWeights:
 
     Attributes:
         config: configuration of the network.
-        tensors: the weights by our names, not yet checked against the configuration.
+        tensors: the weights by our names, not yet checked against the configuration; they may have
+            half precision.
         names: name in the file by our name.
         unused: names in the file that the network does not use.
     """
@@ -66,14 +66,53 @@ class OfficialWeights:
     unused: tuple[str, ...]
 
 
-def is_official(content: object) -> bool:
-    """Whether loaded content looks like a checkpoint of the reference code."""
+def has_weight(content: object, pattern: re.Pattern[str]) -> bool:
+    """Whether loaded content is not ours and has a weight whose name begins like the pattern."""
     if not isinstance(content, dict) or "format" in content:
         return False
     weights = content.get("state_dict", content)
     return isinstance(weights, dict) and any(
-        isinstance(key, str) and _LAYER.match(key) for key in weights
+        isinstance(key, str) and pattern.match(key) for key in weights
     )
+
+
+def is_official(content: object) -> bool:
+    """Whether loaded content looks like a checkpoint of the reference code."""
+    return has_weight(content, _LAYER)
+
+
+def renamed(
+    weights: Mapping[Any, Any],
+    config: PSpikeSSMConfig | TwoStateConfig | SpikingSSMConfig,
+    network: type[torch.nn.Module],
+    name_there: Callable[[str], str],
+    parts: tuple[str, ...],
+    *,
+    unused: re.Pattern[str] | None = None,
+    turned: Callable[[str, object], object] = lambda _, tensor: tensor,
+) -> OfficialWeights:
+    """The weights of a file by our names.
+
+    Args:
+        weights: the state_dict of the file.
+        config, network: what they belong to.
+        name_there: name in the file of one of our parameters.
+        parts: how names begin that would make another network; what we do not know among them is
+            kept under a name that the check of the tensors calls unexpected.
+        unused: names among those that the reference code stores and never uses.
+        turned: brings a tensor, given our name, into our layout.
+    """
+    with torch.device("meta"):  # names without memory
+        names = {name: name_there(name) for name in network(config).state_dict()}
+    tensors = {ours: turned(ours, weights[key]) for ours, key in names.items() if key in weights}
+    read = set(names.values())
+    left = {str(key) for key in weights if key not in read}
+    unknown = {key for key in left if key.startswith(parts)}
+    unknown -= {key for key in unknown if unused is not None and unused.fullmatch(key)}
+    for key in sorted(unknown):
+        tensors[f"unknown {key}"] = weights[key]
+        names[f"unknown {key}"] = key
+    return OfficialWeights(config, tensors, names, tuple(sorted(left - unknown)))
 
 
 def read_official(
@@ -97,15 +136,14 @@ def read_official(
     settings = settings_of(length, stored, given)
     shapes = _Shapes.of(weights, where)
     config = _configuration(shapes, settings, weights, where)
-    names = {name: official_name(name, shapes.case_b) for name in _our_names(config)}
-    tensors = {ours: widened(weights[name]) for ours, name in names.items() if name in weights}
-    read = set(names.values())
-    left = [str(key) for key in weights if key not in read]
-    unknown = {k for k in left if k.startswith(NETWORK_PARTS) and not UNUSED.fullmatch(k)}
-    for key in unknown:  # the check of the tensors names them: not expected
-        tensors[f"unknown {key}"] = weights[key]
-        names[f"unknown {key}"] = key
-    return OfficialWeights(config, tensors, names, tuple(sorted(set(left) - unknown)))
+    return renamed(
+        weights,
+        config,
+        PSpikeSSM,
+        lambda name: official_name(name, shapes.case_b),
+        NETWORK_PARTS,
+        unused=UNUSED,
+    )
 
 
 def official_name(name: str, case_b: bool) -> str:
@@ -126,20 +164,6 @@ def official_name(name: str, case_b: bool) -> str:
     if head == "mixer":
         return f"{prefix}bidirectional_linear{'' if case_b else '1'}.{tail}"
     return prefix + (f"norm.norm.{tail}" if head == "norm" else rest)
-
-
-def _our_names(config: PSpikeSSMConfig) -> list[str]:
-    from pspike_deploy.models.p_spikessm import PSpikeSSM
-
-    with torch.device("meta"):
-        return list(PSpikeSSM(config).state_dict())
-
-
-def widened(tensor: object) -> object:
-    """A tensor of half precision as float32; anything else as it is."""
-    if isinstance(tensor, Tensor) and tensor.dtype in _NARROW:
-        return tensor.float()
-    return tensor
 
 
 # --- what keys and shapes tell ------------------------------------------------------------------

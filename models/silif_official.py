@@ -23,12 +23,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config_checks import shown
-from pspike_deploy.models.official import OfficialWeights, widened
+from pspike_deploy.models.official import OfficialWeights, has_weight, renamed
+from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.models.two_state_config import MAX_LAYERS, TwoStateConfig
 
 _LAYER: Final = re.compile(r"snn\.(\d{1,6})\.")
@@ -50,12 +50,7 @@ _SPELLINGS: Final = {
 
 def is_silif(content: object) -> bool:
     """Whether loaded content looks like a checkpoint of SSM-inspired-LIF or sparch."""
-    if not isinstance(content, dict) or "format" in content:
-        return False
-    weights = content.get("state_dict", content)
-    return isinstance(weights, dict) and any(
-        isinstance(key, str) and _LAYER.match(key) for key in weights
-    )
+    return has_weight(content, _LAYER)
 
 
 def read_silif(
@@ -85,15 +80,14 @@ def read_silif(
         use_bias="snn.0.W.bias" in weights,
         **settings,
     )
-    names = {name: silif_name(name, last) for name in _our_names(config)}
-    tensors = {ours: _read(ours, weights[name]) for ours, name in names.items() if name in weights}
-    read = set(names.values())
-    left = [str(key) for key in weights if key not in read]
-    unknown = {key for key in left if key.startswith("snn.")}
-    for key in unknown:  # the check of the tensors names them: not expected
-        tensors[f"unknown {key}"] = weights[key]
-        names[f"unknown {key}"] = key
-    return OfficialWeights(config, tensors, names, tuple(sorted(set(left) - unknown)))
+    return renamed(
+        weights,
+        config,
+        TwoStateNetwork,
+        lambda name: silif_name(name, last),
+        ("snn.",),
+        turned=_turned,
+    )
 
 
 def silif_name(name: str, last: int) -> str:
@@ -110,15 +104,7 @@ def silif_name(name: str, last: int) -> str:
     return f"snn.{index}.{rest}"
 
 
-def _our_names(config: TwoStateConfig) -> list[str]:
-    from pspike_deploy.models.two_state import TwoStateNetwork
-
-    with torch.device("meta"):
-        return list(TwoStateNetwork(config).state_dict())
-
-
-def _read(name: str, tensor: object) -> object:
-    tensor = widened(tensor)
+def _turned(name: str, tensor: object) -> object:
     if name.endswith(".recurrent") and isinstance(tensor, Tensor) and tensor.ndim == 2:
         return tensor.T  # there: row = sender
     return tensor

@@ -26,15 +26,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config_checks import shown
-from pspike_deploy.models.official import OfficialWeights, widened
+from pspike_deploy.models.official import OfficialWeights, has_weight, renamed
+from pspike_deploy.models.spiking_ssm import SpikingSSM
 from pspike_deploy.models.spiking_ssm_config import SpikingSSMConfig
 
 _LAYER: Final = re.compile(r"s4_layers\.(\d{1,6})\.")
+_THRESHOLD: Final = re.compile(r"s4_layers\.\d{1,6}\.(?:.*\.)?ln_vth\Z", re.S)
 #: Names of one layer in the file, and here.
 _NAMES: Final = {
     "ssm.C": "kernel.C",
@@ -51,12 +52,7 @@ _PARTS: Final = ("s4_layers.", "norms.", "encoder.", "decoder.")
 
 def is_spiking_ssm(content: object) -> bool:
     """Whether loaded content looks like a checkpoint of SpikingSSMs."""
-    if not isinstance(content, dict) or "format" in content:
-        return False
-    weights = content.get("state_dict", content)
-    return isinstance(weights, dict) and any(
-        isinstance(key, str) and _LAYER.match(key) and key.endswith(".ln_vth") for key in weights
-    )
+    return has_weight(content, _THRESHOLD)
 
 
 def read_spiking_ssm(
@@ -84,14 +80,7 @@ def read_spiking_ssm(
             where=where,
         )
     config = _config(weights, where)
-    names = {name: reference_name(name) for name in _our_names(config)}
-    tensors = {ours: _read(ours, weights[name]) for ours, name in names.items() if name in weights}
-    left = [str(key) for key in weights if key not in set(names.values())]
-    unknown = {key for key in left if key.startswith(_PARTS)}
-    for key in unknown:  # the check of the tensors names them: not expected
-        tensors[f"unknown {key}"] = weights[key]
-        names[f"unknown {key}"] = key
-    return OfficialWeights(config, tensors, names, tuple(sorted(set(left) - unknown)))
+    return renamed(weights, config, SpikingSSM, reference_name, _PARTS, turned=_turned)
 
 
 def reference_name(name: str) -> str:
@@ -144,15 +133,7 @@ def _config(weights: Mapping[Any, Any], where: str) -> SpikingSSMConfig:
     )
 
 
-def _our_names(config: SpikingSSMConfig) -> list[str]:
-    from pspike_deploy.models.spiking_ssm import SpikingSSM
-
-    with torch.device("meta"):
-        return list(SpikingSSM(config).state_dict())
-
-
-def _read(name: str, tensor: object) -> object:
-    tensor = widened(tensor)
+def _turned(name: str, tensor: object) -> object:
     is_convolution = name.endswith("mixer.weight") and isinstance(tensor, Tensor)
     if is_convolution and isinstance(tensor, Tensor) and tensor.ndim == 3 and tensor.shape[2] == 1:
         return tensor[..., 0]

@@ -154,6 +154,13 @@ def test_half_precision_weights_are_widened(silif: Path) -> None:
     assert load_checkpoint(silif).network.layers[0].synapses.weight.dtype == torch.float32
 
 
+def test_a_large_shape_over_few_numbers_is_refused_before_it_takes_memory(silif: Path) -> None:
+    """Half precision is widened only where the shape is right."""
+    huge = torch.zeros(1, dtype=torch.float16).expand(2**40)
+    edit(silif, lambda weights: weights.update({"snn.0.dt": huge}))
+    assert f"snn.0.dt has shape ({2**40},)" in refused(silif, "E-CHECKPOINT-TENSORS").why
+
+
 def test_pth_files_are_taken_wherever_pt_files_are(silif: Path) -> None:
     network = pspike.load(silif)
     assert isinstance(network, TwoStateNetwork)
