@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Final, cast
 
@@ -73,10 +74,10 @@ def predict(
     logits = []
     with _evaluation(network):
         for first in range(0, len(x), EVALUATION_BATCH):
-            batch = torch.from_numpy(x[first : first + EVALUATION_BATCH])
-            samples = np.arange(first, first + len(batch))
+            part = torch.from_numpy(x[first : first + EVALUATION_BATCH])
+            samples = np.arange(first, first + len(part))
             trace: Trace | None = None if observe is None else {}
-            logits.append(_run(network, batch, samples, noise, draw, trace))
+            logits.append(_run(network, _Batch(part, samples, noise, draw, trace)))
             if observe is not None and trace is not None:
                 observe(trace)
     result: npt.NDArray[np.float32] = torch.cat(logits).numpy()
@@ -124,62 +125,46 @@ def is_stochastic(network: Network) -> bool:
     return isinstance(network, PSpikeSSM)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Samples that run together: input, their indices in the data, noise, and a trace to fill."""
+
+    x: Tensor
+    samples: IntArray
+    noise: Noise | None
+    draw: int
+    trace: Trace | None
+
+
 @singledispatch
-def _run(
-    network: nn.Module,
-    x: Tensor,
-    samples: IntArray,
-    noise: Noise | None,
-    draw: int,
-    trace: Trace | None,
-) -> Tensor:
+def _run(network: nn.Module, batch: _Batch) -> Tensor:
     raise TypeError(f"no way is known to run a {type(network).__name__}")
 
 
 @_run.register
-def _(
-    network: PSpikeSSM,
-    x: Tensor,
-    samples: IntArray,
-    noise: Noise | None,
-    draw: int,
-    trace: Trace | None,
-) -> Tensor:
-    if noise is None:
-        return network.mean_field(x, trace)
-    shape = (x.shape[1], network.config.d_model)
+def _(network: PSpikeSSM, batch: _Batch) -> Tensor:
+    if batch.noise is None:
+        return network.mean_field(batch.x, batch.trace)
+    shape = (batch.x.shape[1], network.config.d_model)
     uniforms = [
-        torch.from_numpy(noise.uniform(site, samples, *shape, draw))
+        torch.from_numpy(batch.noise.uniform(site, batch.samples, *shape, batch.draw))
         for site in range(network.config.n_sites)
     ]
-    return cast(Tensor, network(x, uniforms, trace))
+    return cast(Tensor, network(batch.x, uniforms, batch.trace))
 
 
 @_run.register
-def _(
-    network: TwoStateNetwork,
-    x: Tensor,
-    samples: IntArray,
-    noise: Noise | None,
-    draw: int,
-    trace: Trace | None,
-) -> Tensor:
-    if noise is None:
-        return cast(Tensor, network(x, network.zero_states(len(x)), trace))
-    return cast(Tensor, network(x, None, trace, noise=noise, samples=samples, draw=draw))
+def _(network: TwoStateNetwork, batch: _Batch) -> Tensor:
+    if batch.noise is None:
+        return cast(Tensor, network(batch.x, network.zero_states(len(batch.x)), batch.trace))
+    drawn = {"noise": batch.noise, "samples": batch.samples, "draw": batch.draw}
+    return cast(Tensor, network(batch.x, None, batch.trace, **drawn))
 
 
 @_run.register(LinOSSNetwork)
 @_run.register(SpikingSSM)
-def _(
-    network: LinOSSNetwork | SpikingSSM,
-    x: Tensor,
-    samples: IntArray,
-    noise: Noise | None,
-    draw: int,
-    trace: Trace | None,
-) -> Tensor:
-    return cast(Tensor, network(x, trace))
+def _(network: LinOSSNetwork | SpikingSSM, batch: _Batch) -> Tensor:
+    return cast(Tensor, network(batch.x, batch.trace))
 
 
 @contextmanager

@@ -45,7 +45,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's usual name
 from torch import Tensor, nn
 
-from pspike_deploy.errors import PspikeError
+from pspike_deploy.models.inputs import require_sequences
 from pspike_deploy.models.linoss_config import LinOSSConfig
 
 #: Standard deviation of the initial ``steps`` of D-LinOSS.
@@ -185,13 +185,7 @@ class LinOSSNetwork(nn.Module):
         Raises:
             PspikeError: ``E-DATA-SHAPE``.
         """
-        if x.ndim != 3 or 0 in x.shape or x.shape[-1] != self.config.d_input:
-            raise PspikeError(
-                "E-DATA-SHAPE",
-                "the input must have the shape (batch, step, feature)",
-                why=f"found {tuple(x.shape)}; the network takes {self.config.d_input} feature(s)",
-                fix="reshape the data to what the network takes",
-            )
+        require_sequences(x, self.config.d_input)
         stream = cast(Tensor, self.encoder(x))
         noted = {"encoder": stream}
         for index, block in enumerate(self.blocks):

@@ -41,7 +41,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's usual name
 from torch import Tensor, nn
 
-from pspike_deploy.errors import PspikeError
+from pspike_deploy.models.inputs import require_sequences
 from pspike_deploy.models.s4d import convolve
 from pspike_deploy.models.spiking_ssm_config import SpikingSSMConfig
 
@@ -152,13 +152,7 @@ class SpikingSSM(nn.Module):
         Raises:
             PspikeError: ``E-DATA-SHAPE``.
         """
-        if x.ndim != 3 or 0 in x.shape or x.shape[-1] != self.config.d_input:
-            raise PspikeError(
-                "E-DATA-SHAPE",
-                "the input must have the shape (batch, step, feature)",
-                why=f"found {tuple(x.shape)}; the network takes {self.config.d_input} feature(s)",
-                fix="reshape the data to what the network takes",
-            )
+        require_sequences(x, self.config.d_input)
         stream = cast(Tensor, self.encoder(x))
         noted: Trace = {}
         for index, block in enumerate(self.blocks):

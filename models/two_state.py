@@ -41,6 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.models.inputs import require_sequences
 from pspike_deploy.models.two_state_cells import ALPHA_RANGE, CELLS, NeuronState, TwoStateCell
 from pspike_deploy.models.two_state_config import TwoStateConfig
 from pspike_deploy.numerics.noise import Noise
@@ -158,7 +159,7 @@ class TwoStateNetwork(nn.Module):
         Raises:
             PspikeError: ``E-DATA-SHAPE`` for a wrong shape of the input or the states.
         """
-        self._check_input(x)
+        require_sequences(x, self.config.d_input)
         if states is None:
             states = self.initial_states(len(x), noise, samples, draw)
         else:
@@ -237,16 +238,6 @@ class TwoStateNetwork(nn.Module):
         ]
         (readout,) = uniforms(len(layers), 1, self.config.n_classes)
         return InitialStates(tuple(layers), readout)
-
-    def _check_input(self, x: Tensor) -> None:
-        features = self.config.d_input
-        if x.ndim != 3 or 0 in x.shape or x.shape[-1] != features:
-            raise PspikeError(
-                "E-DATA-SHAPE",
-                "the input must have the shape (batch, step, feature)",
-                why=f"found {tuple(x.shape)} of {x.dtype}; the network takes {features} feature(s)",
-                fix="reshape the data to what the network takes",
-            )
 
     def _check_states(self, states: InitialStates, batch: int) -> None:
         found = [[tuple(part.shape) for part in state] for state in states.layers]
