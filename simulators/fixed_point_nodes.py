@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,10 @@ from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
 from pspike_deploy.numerics.noise import Noise
 
+if TYPE_CHECKING:  # numba takes long to load, and not every graph needs it
+    from pspike_deploy.simulators.kernels import Overflows
+
 IntArray = npt.NDArray[np.int64]
-Overflow = tuple[int, int, int, int]
 
 #: Largest sum of products that float64 arithmetic still adds up exactly.
 _EXACT_IN_FLOAT64: Final = 2**53
@@ -60,14 +62,11 @@ class Run:
     overflows: int = 0
     probabilities: dict[str, IntArray] = field(default_factory=dict)
 
-    def count(self, name: str, overflows: int, first: Overflow, state: Format) -> None:
-        """Count overflows of states in a compiled loop, and end the run where the policy says so.
-
-        ``first``: row of the batch, step, neuron and value of the first one.
-        """
-        self.overflows += overflows
-        if overflows and self.graph.semantics.overflow == "error":
-            sample, step, neuron, value = first
+    def count(self, name: str, found: Overflows, state: Format) -> None:
+        """Count overflows in a compiled loop, and end the run where the policy says so."""
+        self.overflows += found.total
+        if found.total and self.graph.semantics.overflow == "error":
+            sample, step, neuron, value = found.place
             place = (int(self.samples[sample]), step, neuron)
             raise overflow_error(name, "state", place, value, state.bits)
 
@@ -264,7 +263,7 @@ def _(
 
     tensors = formats.tensors
     f_state, f_out = int(tensors["state"].fractions()), int(formats.output.fractions())
-    y, overflows, first = diagonal_ssm(
+    y, overflows = diagonal_ssm(
         np.ascontiguousarray(inputs[0]),
         a_bar=np.ascontiguousarray(node.a_bar, np.int64),
         b_bar=np.ascontiguousarray(node.b_bar, np.int64),
@@ -277,7 +276,7 @@ def _(
         state_bits=tensors["state"].bits,
         wrap=run.graph.semantics.overflow == "wrap",
     )
-    run.count(name, overflows, first, tensors["state"])
+    run.count(name, overflows, tensors["state"])
     return run.fit(name, "output", y, formats.output.bits)
 
 
@@ -330,7 +329,7 @@ def _(
     if node.is_recurrent:
         gain_shift = tensors["recurrent_gain"].fractions() - point
         gain_shift = np.broadcast_to(gain_shift, node.recurrent_gain.shape)
-    spikes, overflows, first = two_state(
+    spikes, overflows = two_state(
         np.ascontiguousarray(inputs[0]),
         _start(node, point, 3, run),
         synapses=np.ascontiguousarray(node.recurrent_weight.T, np.int64),
@@ -348,7 +347,7 @@ def _(
             int(semantics.overflow == "wrap"),
         ),
     )
-    run.count(name, overflows, first, tensors["state"])
+    run.count(name, overflows, tensors["state"])
     return spikes
 
 
@@ -359,14 +358,14 @@ def _(
     from pspike_deploy.simulators.neuron_kernels import oscillators
 
     names, state = ("a_zz", "a_zx", "a_xz"), formats.tensors["state"]
-    y, overflows, first = oscillators(
+    y, overflows = oscillators(
         np.ascontiguousarray(inputs[0]),
         factors=np.stack([getattr(node, field).astype(np.int64) for field in names]),
         shifts=tuple(int(formats.tensors[field].fractions()) for field in names),
         bits=state.bits,
         wrap=run.graph.semantics.overflow == "wrap",
     )
-    run.count(name, overflows, first, state)
+    run.count(name, overflows, state)
     return y
 
 
@@ -377,7 +376,7 @@ def _(
     from pspike_deploy.simulators.neuron_kernels import leaky_integrator
 
     state = formats.tensors["state"]
-    y, overflows, first = leaky_integrator(
+    y, overflows = leaky_integrator(
         np.ascontiguousarray(inputs[0]),
         _start(node, point, 1, run)[:, 0],
         decay=node.decay.astype(np.int64),
@@ -385,7 +384,7 @@ def _(
         bits=state.bits,
         wrap=run.graph.semantics.overflow == "wrap",
     )
-    run.count(name, overflows, first, state)
+    run.count(name, overflows, state)
     return y
 
 

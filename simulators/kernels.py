@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,41 @@ import numpy.typing as npt
 from numba import njit, prange
 
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Overflows:
+    """Values that left a register in a compiled loop, which fills the arrays.
+
+    Attributes:
+        counts: number by row of the batch, int64 (sample,).
+        first: step, neuron and value of the first one by row, int64 (sample, 3).
+    """
+
+    counts: IntArray
+    first: IntArray
+
+    @staticmethod
+    def of(samples: int) -> Overflows:
+        """Nothing has overflowed yet."""
+        return Overflows(np.zeros(samples, np.int64), np.zeros((samples, 3), np.int64))
+
+    @property
+    def arrays(self) -> tuple[IntArray, IntArray]:
+        """What a loop takes as its last two arguments."""
+        return self.counts, self.first
+
+    @property
+    def total(self) -> int:
+        """Number of values."""
+        return int(self.counts.sum())
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Row of the batch, step, neuron and value of the first one."""
+        row = int(np.argmax(self.counts > 0))
+        step, neuron, value = (int(v) for v in self.first[row])
+        return row, step, neuron, value
 
 
 @njit(inline="always", cache=True)
@@ -24,6 +60,18 @@ def fit(value: Any, bits: Any, wrap: Any) -> Any:
     if wrap:
         return ((value + limit + 1) & ((1 << bits) - 1)) - limit - 1
     return limit if value > limit else -limit
+
+
+@njit(inline="always", cache=True)
+def register(value: Any, bits: Any, wrap: Any, overflows: Any, first: Any, at: Any) -> Any:
+    """A value as its register holds it; counts, and notes the first that does not fit."""
+    limit = (1 << (bits - 1)) - 1
+    if -limit <= value <= limit:
+        return value
+    if overflows[at[0]] == 0:
+        first[at[0], 0], first[at[0], 1], first[at[0], 2] = at[1], at[2], value
+    overflows[at[0]] += 1
+    return fit(value, bits, wrap)
 
 
 @njit(parallel=True, cache=True)
@@ -45,7 +93,6 @@ def _diagonal_ssm(
 ) -> None:
     samples, steps, neurons = x.shape
     modes = a.shape[1]
-    limit = (1 << (bits - 1)) - 1
     for sample in prange(samples):
         state = np.zeros((neurons, modes, 2), np.int64)
         for step in range(steps):
@@ -65,18 +112,9 @@ def _diagonal_ssm(
                         + toward_zero(a_re * im, decay_shift)
                         + toward_zero(b[neuron, mode, 1] * u, input_shift)
                     )
-                    if new_re > limit or new_re < -limit:
-                        if overflows[sample] == 0:
-                            first[sample, 0], first[sample, 1] = step, neuron
-                            first[sample, 2] = new_re
-                        overflows[sample] += 1
-                        new_re = fit(new_re, bits, wrap)
-                    if new_im > limit or new_im < -limit:
-                        if overflows[sample] == 0:
-                            first[sample, 0], first[sample, 1] = step, neuron
-                            first[sample, 2] = new_im
-                        overflows[sample] += 1
-                        new_im = fit(new_im, bits, wrap)
+                    at = (sample, step, neuron)
+                    new_re = register(new_re, bits, wrap, overflows, first, at)
+                    new_im = register(new_im, bits, wrap, overflows, first, at)
                     state[neuron, mode, 0], state[neuron, mode, 1] = new_re, new_im
                     total += toward_zero(c[neuron, mode, 0] * new_re, read_shift)
                     total -= toward_zero(c[neuron, mode, 1] * new_im, read_shift)
@@ -96,7 +134,7 @@ def diagonal_ssm(
     direct_shift: int,
     state_bits: int,
     wrap: bool,
-) -> tuple[IntArray, int, tuple[int, int, int, int]]:
+) -> tuple[IntArray, Overflows]:
     """Complex diagonal recurrence over whole sequences, ``docs/semantics.md``.
 
     Args:
@@ -111,14 +149,10 @@ def diagonal_ssm(
         wrap: wrap on overflow instead of saturating.
 
     Returns:
-        Read-out before its register limit (sample, step, neuron); number of state overflows; and
-        (row of the batch, step, neuron, value) of the first one.
+        Read-out before its register limit (sample, step, neuron), and the overflows of the states.
     """
     y = np.empty_like(x)
-    overflows = np.zeros(len(x), np.int64)
-    first = np.zeros((len(x), 3), np.int64)
+    found = Overflows.of(len(x))
     shifts = decay_shift, read_shift, input_shift, direct_shift
-    _diagonal_ssm(x, a_bar, b_bar, c, d, *shifts, state_bits, wrap, y, overflows, first)
-    row = int(np.argmax(overflows > 0))
-    step, neuron, value = (int(v) for v in first[row])
-    return y, int(overflows.sum()), (row, step, neuron, value)
+    _diagonal_ssm(x, a_bar, b_bar, c, d, *shifts, state_bits, wrap, y, *found.arrays)
+    return y, found

@@ -8,24 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
 
-from pspike_deploy.simulators.kernels import fit, toward_zero
+from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
 
 IntArray = npt.NDArray[np.int64]
 
 #: Orders of update as numbers, in the order of ``ORDERS``.
 _SECOND_FIRST, _TOGETHER, _MEMBRANE_FIRST = 0, 1, 2
-
-
-@njit(inline="always", cache=True)
-def _register(value: Any, bits: Any, wrap: Any, overflows: Any, first: Any, at: Any) -> Any:
-    """A value as its register holds it; counts, and notes the first that does not fit."""
-    limit = (1 << (bits - 1)) - 1
-    if -limit <= value <= limit:
-        return value
-    if overflows[at[0]] == 0:
-        first[at[0], 0], first[at[0], 1], first[at[0], 2] = at[1], at[2], value
-    overflows[at[0]] += 1
-    return fit(value, bits, wrap)
 
 
 @njit(parallel=True, cache=True)
@@ -76,7 +64,7 @@ def _two_state(
                 kept = toward_zero(a_ww[i] * w[i], ww) - damp_w
                 old_w = w[i]
                 if order == _SECOND_FIRST:
-                    w[i] = _register(
+                    w[i] = register(
                         toward_zero(a_wu[i] * u[i], wu) + kept + to_w,
                         bits,
                         wrap,
@@ -85,7 +73,7 @@ def _two_state(
                         at,
                     )
                     old_w = w[i]
-                new_u = _register(
+                new_u = register(
                     toward_zero(a_uu[i] * m, uu)
                     + toward_zero(a_uw[i] * old_w, uw)
                     + to_u
@@ -99,7 +87,7 @@ def _two_state(
                     at,
                 )
                 if order == _TOGETHER:
-                    w[i] = _register(
+                    w[i] = register(
                         toward_zero(a_wu[i] * m, wu) + kept + to_w,
                         bits,
                         wrap,
@@ -113,7 +101,7 @@ def _two_state(
                     new_u = 0
                 u[i] = new_u
                 if order == _MEMBRANE_FIRST:
-                    w[i] = _register(
+                    w[i] = register(
                         toward_zero(a_wu[i] * new_u, wu) + kept + f_w[i] * fired,
                         bits,
                         wrap,
@@ -121,7 +109,7 @@ def _two_state(
                         first,
                         at,
                     )
-                r[i] = _register(
+                r[i] = register(
                     toward_zero(r_decay[i] * r[i], rr) + r_jump[i] * fired,
                     bits,
                     wrap,
@@ -145,7 +133,7 @@ def two_state(
     vectors: IntArray,
     shifts: tuple[int, ...],
     options: tuple[int, ...],
-) -> tuple[IntArray, int, tuple[int, int, int, int]]:
+) -> tuple[IntArray, Overflows]:
     """Two-state neurons over whole sequences, ``docs/semantics.md``.
 
     Args:
@@ -159,18 +147,14 @@ def two_state(
             spike; binary point of the states; their width; wrap on overflow.
 
     Returns:
-        Spikes (sample, step, neuron), number of overflows, and (row of the batch, step, neuron,
-        value) of the first one.
+        Spikes (sample, step, neuron), and the overflows of the states.
     """
     spikes = np.zeros_like(x)
-    overflows = np.zeros(len(x), np.int64)
-    first = np.zeros((len(x), 3), np.int64)
+    found = Overflows.of(len(x))
     _two_state(
-        x, start, synapses, gain, gain_shift, vectors, shifts, options, spikes, overflows, first
+        x, start, synapses, gain, gain_shift, vectors, shifts, options, spikes, *found.arrays
     )
-    row = int(np.argmax(overflows > 0))
-    step, neuron, value = (int(v) for v in first[row])
-    return spikes, int(overflows.sum()), (row, step, neuron, value)
+    return spikes, found
 
 
 @njit(parallel=True, cache=True)
@@ -187,15 +171,15 @@ def _oscillators(
                 at = (sample, step, i)
                 velocity = toward_zero(a_zz[i] * z[i], zz) + toward_zero(a_zx[i] * x[i], zx)
                 velocity += u[sample, step, i]
-                z[i] = _register(velocity, bits, wrap, overflows, first, at)
+                z[i] = register(velocity, bits, wrap, overflows, first, at)
                 position = x[i] + toward_zero(a_xz[i] * z[i], xz)
-                x[i] = _register(position, bits, wrap, overflows, first, at)
+                x[i] = register(position, bits, wrap, overflows, first, at)
                 y[sample, step, i] = x[i]
 
 
 def oscillators(
     u: IntArray, *, factors: IntArray, shifts: tuple[int, ...], bits: int, wrap: bool
-) -> tuple[IntArray, int, tuple[int, int, int, int]]:
+) -> tuple[IntArray, Overflows]:
     """Second-order SSM over whole sequences; results as of :func:`two_state`.
 
     Args:
@@ -206,12 +190,9 @@ def oscillators(
         wrap: wrap on overflow instead of saturating.
     """
     y = np.empty_like(u)
-    overflows = np.zeros(len(u), np.int64)
-    first = np.zeros((len(u), 3), np.int64)
-    _oscillators(u, factors, shifts, bits, wrap, y, overflows, first)
-    row = int(np.argmax(overflows > 0))
-    step, neuron, value = (int(v) for v in first[row])
-    return y, int(overflows.sum()), (row, step, neuron, value)
+    found = Overflows.of(len(u))
+    _oscillators(u, factors, shifts, bits, wrap, y, *found.arrays)
+    return y, found
 
 
 @njit(cache=True)
@@ -224,13 +205,13 @@ def _leaky(
             for i in range(neurons):
                 value = toward_zero(decay[i] * u[sample, i], shift) + x[sample, step, i]
                 at = (sample, step, i)
-                u[sample, i] = _register(value, bits, wrap, overflows, first, at)
+                u[sample, i] = register(value, bits, wrap, overflows, first, at)
                 x[sample, step, i] = u[sample, i]
 
 
 def leaky_integrator(
     x: IntArray, start: IntArray, *, decay: IntArray, shift: int, bits: int, wrap: bool
-) -> tuple[IntArray, int, tuple[int, int, int, int]]:
+) -> tuple[IntArray, Overflows]:
     """Leaky integrator over whole sequences; results as of :func:`two_state`.
 
     Args:
@@ -242,9 +223,6 @@ def leaky_integrator(
         wrap: wrap on overflow instead of saturating.
     """
     u = x.copy()
-    overflows = np.zeros(len(x), np.int64)
-    first = np.zeros((len(x), 3), np.int64)
-    _leaky(u, start.copy(), decay, shift, bits, wrap, overflows, first)
-    row = int(np.argmax(overflows > 0))
-    step, neuron, value = (int(v) for v in first[row])
-    return u, int(overflows.sum()), (row, step, neuron, value)
+    found = Overflows.of(len(x))
+    _leaky(u, start.copy(), decay, shift, bits, wrap, *found.arrays)
+    return u, found

@@ -20,7 +20,7 @@ from pspike_deploy.exporters.lava.refusals import Refusal
 #: Most bits of a weight, sign included (Loihi 2).
 WEIGHT_BITS: Final = 8
 #: Magnitude bits and sign bit of Lava's MIXED weights.
-_MIXED_BITS: Final = 9
+MIXED_BITS: Final = 9
 #: Width of a graded spike's payload, in bits.
 PAYLOAD_BITS: Final = 24
 #: Largest magnitude of Lava's synaptic sums (int32, no saturation).
@@ -52,7 +52,7 @@ def to_dense(weight: npt.NDArray[Any], weight_bits: int, *, binary: bool) -> Den
         weight_bits: 2 … 8.
         binary: whether binary spikes arrive, rather than graded ones.
     """
-    shift = _MIXED_BITS - weight_bits
+    shift = MIXED_BITS - weight_bits
     return DenseSynapses(
         weights=(weight.astype(np.int64) << shift).astype(np.int32),
         num_weight_bits=weight_bits,
@@ -64,7 +64,7 @@ def to_dense(weight: npt.NDArray[Any], weight_bits: int, *, binary: bool) -> Den
 def largest_sum(weight: npt.NDArray[Any], weight_bits: int, largest_input: int) -> int:
     """Largest magnitude that Lava's sum can reach, before it is shifted back."""
     largest_row = int(np.abs(weight.astype(np.int64)).sum(axis=1).max(initial=0))
-    return (largest_row << (_MIXED_BITS - weight_bits)) * largest_input
+    return (largest_row << (MIXED_BITS - weight_bits)) * largest_input
 
 
 def weights_fit_register(name: str, weight: npt.NDArray[Any], weight_bits: int) -> list[Refusal]:

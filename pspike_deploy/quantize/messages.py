@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from pspike_deploy.exporters.lava.dense import MIXED_BITS, SUM_LIMIT
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import (
     Bernoulli,
@@ -22,10 +23,6 @@ from pspike_deploy.graph.nodes import (
     SoftmaxSum,
 )
 
-#: Magnitude bits of a synaptic sum.
-SUM_BITS: Final = 31
-#: Bits of a weight on the target's grid, on which the sum is formed.
-GRID_BITS: Final = 9
 #: Nodes that take their input at any binary point.
 _ANY_POINT: Final = (Linear, ChannelAffine, Bernoulli, Multiply, DiagonalSSM)
 
@@ -69,4 +66,5 @@ def message_bits(graph: Graph, name: str, weight_bits: int) -> int:
             peak = np.maximum(weight.max(axis=1, initial=0.0), np.finfo(float).tiny)
             units = weight / peak[:, None] * (2 ** (weight_bits - 1) - 1) + 0.5
             largest = max(largest, float(units.sum(axis=1).max(initial=0.0)))
-    return int(np.floor(SUM_BITS - np.log2(largest))) - (GRID_BITS - weight_bits) + 1
+    sum_bits = SUM_LIMIT.bit_length()  # of the magnitude; it is formed on the grid of the weights
+    return int(np.floor(sum_bits - np.log2(largest))) - (MIXED_BITS - weight_bits) + 1

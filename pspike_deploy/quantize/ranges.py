@@ -200,10 +200,7 @@ def _(node: MeanPool, inputs: list[Interval]) -> Interval:
 
 @interval.register
 def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
-    """The positive and negative parts of the impulse response, D included, times the input.
-
-    Before the first step the input is 0, so that its interval holds 0, too.
-    """
+    """The positive and negative parts of the impulse response, D included, times the input."""
     kernel = reference.convolution_kernel(node, RESPONSE_STEPS)
     kernel[0] += node.d
     decay = np.hypot(node.a_bar[..., 0], node.a_bar[..., 1])
@@ -214,21 +211,28 @@ def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
     remaining = np.where(decay < 1, decaying**RESPONSE_STEPS / (1 - decaying), np.inf)
     tail = np.where(residue == 0, 0.0, residue * remaining).sum(axis=1)
     negative, positive = np.minimum(kernel, 0).sum(axis=0), np.maximum(kernel, 0).sum(axis=0)
-    low, high = np.minimum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
+    found = _driven(inputs[0], negative, positive)
     with np.errstate(invalid="ignore"):  # nothing times infinity
         rest = inputs[0].per_neuron * tail
-        return Interval(
-            high * negative + low * positive - rest, high * positive + low * negative + rest
-        )
+        return Interval(found.low - rest, found.high + rest)
+
+
+def _driven(drive: Interval, negative: FloatArray, positive: FloatArray) -> Interval:
+    """Interval of a convolution, given the sums of its negative and of its positive weights.
+
+    Outside of the sequence the input is 0, so that its interval holds 0, too.
+    """
+    low, high = np.minimum(drive.low, 0), np.maximum(drive.high, 0)
+    with np.errstate(invalid="ignore"):  # nothing times infinity
+        return Interval(high * negative + low * positive, high * positive + low * negative)
 
 
 @interval.register
 def _(node: Convolution, inputs: list[Interval]) -> Interval:
     kernel = node.kernel.astype(np.float64)
     kernel[:, kernel.shape[1] // 2] += node.d
-    positive, negative = np.maximum(kernel, 0).sum(axis=1), np.minimum(kernel, 0).sum(axis=1)
-    low, high = np.minimum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
-    return Interval(positive * low + negative * high, positive * high + negative * low)
+    negative, positive = np.minimum(kernel, 0).sum(axis=1), np.maximum(kernel, 0).sum(axis=1)
+    return _driven(inputs[0], negative, positive)
 
 
 @interval.register
