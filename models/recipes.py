@@ -8,6 +8,7 @@ from typing import Final
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.linoss_config import LinOSSConfig
+from pspike_deploy.models.speech import BANDS, STEP_SECONDS
 from pspike_deploy.models.spiking_ssm_config import SpikingSSMConfig
 from pspike_deploy.models.two_state_config import TwoStateConfig
 
@@ -113,13 +114,13 @@ _DIGITS: Final = Recipe(
 _SPOKEN_DIGITS: Final = TwoStateRecipe(
     name="silif_spoken_digits",
     config=TwoStateConfig(
-        d_input=64,
+        d_input=2 * BANDS,  # on and off
         d_hidden=(128, 128),
         n_classes=10,
         neuron="SiLIF",
         dropout=0.25,
         initial_state="zero",
-        timestep=0.01,  # of the encoder, s
+        timestep=STEP_SECONDS,
     ),
     dataset="spoken_digits",
     epochs=30,
