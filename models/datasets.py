@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 
-DATASETS: Final = ("digits", "spoken_digits")
+DATASETS: Final = ("digits", "spoken_digits", "smnist", "psmnist")
 PACKAGED: Final = ("digits",)  #: data sets that need no copy of the user's
 
 FloatArray = npt.NDArray[np.float32]
@@ -33,6 +33,9 @@ class Dataset:
         train_x, test_x: float32 ``(sample, step, feature)``.
         train_y, test_y: int64 ``(sample,)``.
         train_index, test_index: int64, positions of the samples in the source.
+        permutation: int64 ``(step,)`` where the steps of a sample were put into another order:
+            step t shows position ``permutation[t]`` of the source.
+        permutation_name: what the literature calls it.
     """
 
     name: str
@@ -47,9 +50,20 @@ class Dataset:
     test_y: IntArray
     train_index: IntArray
     test_index: IntArray
+    permutation: IntArray | None = None
+    permutation_name: str | None = None
 
     def describe(self) -> dict[str, object]:
         """Everything but the samples, as plain data, for checkpoints and reports."""
+        permutation = {}
+        if self.permutation is not None:
+            permutation = {
+                "permutation": {
+                    "name": self.permutation_name,
+                    "sha256": _sha256(self.permutation),
+                    "positions": self.permutation.tolist(),
+                }
+            }
         return {
             "name": self.name,
             "source": self.source,
@@ -60,6 +74,7 @@ class Dataset:
             "train_samples": len(self.train_y),
             "test_samples": len(self.test_y),
             "test_index_sha256": _sha256(self.test_index),
+            **permutation,
         }
 
 
@@ -71,6 +86,9 @@ def load_dataset(name: str, path: Path | str | None = None) -> Dataset:
 
     ``spoken_digits``: the user's copy of the Free Spoken Digit Dataset as sequences of 70 steps of
     64 binary spike channels, with its official split (:mod:`pspike_deploy.models.spoken_digits`).
+
+    ``smnist``, ``psmnist``: the user's copy of MNIST as sequences of 784 steps with one feature,
+    in reading order or permuted (:mod:`pspike_deploy.models.mnist`).
 
     Args:
         name: one of :data:`DATASETS`.
@@ -87,6 +105,10 @@ def load_dataset(name: str, path: Path | str | None = None) -> Dataset:
         if path is None:
             raise spoken_digits.no_recordings()
         return spoken_digits.load_spoken_digits(path)
+    if name in ("smnist", "psmnist"):
+        from pspike_deploy.models import mnist
+
+        return mnist.load_mnist(path or "", permuted=name == "psmnist")
     if name != "digits":
         raise PspikeError(
             "E-USAGE",

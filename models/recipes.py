@@ -28,6 +28,8 @@ class Recipe:
         weight_decay: of AdamW, for the parameters that decay.
         warmup_fraction: share of all steps over which the rate rises linearly from zero; then it
             falls to zero along a half cosine.
+        validation_fraction: share of the training samples that is held out.
+        channels_first: train in the fast form (:mod:`pspike_deploy.models.channels_first`).
     """
 
     name: str
@@ -39,11 +41,17 @@ class Recipe:
     ssm_learning_rate: float
     weight_decay: float
     warmup_fraction: float
+    validation_fraction: float = 0.0
+    channels_first: bool = False
 
     def settings(self) -> dict[str, object]:
         """The numbers of the training as plain data."""
         values = asdict(self)
         del values["config"], values["dataset"]
+        # Written only where they say something, so that older checkpoints keep their bytes.
+        for name in ("validation_fraction", "channels_first"):
+            if not values[name]:
+                del values[name]
         return values
 
 
@@ -160,6 +168,22 @@ _SPIKING_SSM_DIGITS: Final = replace(
     ssm_learning_rate=1e-3,
 )
 
+_SMNIST: Final = Recipe(
+    name="p_spikessm_smnist",
+    config=PSpikeSSMConfig(
+        d_input=1, d_model=64, d_state=16, n_layers=2, n_classes=10, sequence_length=784
+    ),
+    dataset="smnist",
+    epochs=8,
+    batch_size=16,
+    learning_rate=4e-3,
+    ssm_learning_rate=1e-3,
+    weight_decay=0.01,
+    warmup_fraction=0.05,
+    validation_fraction=0.05,
+    channels_first=True,
+)
+
 RECIPES: Final[dict[str, AnyRecipe]] = {
     recipe.name: recipe
     for recipe in (
@@ -172,6 +196,14 @@ RECIPES: Final[dict[str, AnyRecipe]] = {
         _SPOKEN_DIGITS,
         _LINOSS_DIGITS,
         _SPIKING_SSM_DIGITS,
+        _SMNIST,
+        replace(
+            _SMNIST,
+            name="p_spikessm_psmnist",
+            dataset="psmnist",
+            epochs=7,
+            config=replace(_SMNIST.config, d_model=96),
+        ),
     )
 }
 

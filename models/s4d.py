@@ -87,10 +87,13 @@ class S4D(nn.Module):
     def kernel(self, length: int) -> Tensor:
         """The convolution kernels without D, real, shape ``(sides, neuron, length)``."""
         z, b_bar = self._discrete()
-        steps = torch.arange(length, device=z.device, dtype=self.inv_dt.dtype)
-        powers = torch.exp(z.unsqueeze(-1) * steps)
         weights = torch.view_as_complex(self.C) * b_bar
-        return 2 * torch.einsum("chm,hml->chl", weights, powers).real
+        return 2 * torch.einsum("chm,hml->chl", weights, self._powers(z, length)).real
+
+    def powers(self, length: int) -> tuple[Tensor, Tensor]:
+        """``A_bar**j`` for j < length ``(neuron, mode, length)``, and ``C * B_bar``."""
+        z, b_bar = self._discrete()
+        return self._powers(z, length), torch.view_as_complex(self.C)[0] * b_bar
 
     def forward(self, s: Tensor) -> Tensor:
         """Membranes of whole sequences: ``(batch, step, neuron)`` to the same shape."""
@@ -111,6 +114,10 @@ class S4D(nn.Module):
         state = torch.exp(z) * state + b_bar * s_t.unsqueeze(-1)
         v = 2 * (torch.view_as_complex(self.C)[0] * state).sum(dim=-1).real
         return v + self.D * s_t, state
+
+    def _powers(self, z: Tensor, length: int) -> Tensor:
+        steps = torch.arange(length, device=z.device, dtype=self.inv_dt.dtype)
+        return torch.exp(z.unsqueeze(-1) * steps)
 
     def _discrete(self) -> tuple[Tensor, Tensor]:
         """``dt * lambda`` and ``B_bar``, complex ``(neuron, mode)``, in parameter precision."""

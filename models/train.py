@@ -10,10 +10,13 @@ cross-entropy of the network's output, in the latter case the summed softmax of 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -21,9 +24,11 @@ import torch.nn.functional as F  # noqa: N812  # the field's usual name
 from torch import Tensor
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.models import channels_first
 from pspike_deploy.models.datasets import Dataset, load_dataset, stratified_split
 from pspike_deploy.models.evaluation import evaluate
 from pspike_deploy.models.networks import Network, NetworkConfig, architecture_of
+from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.recipes import AnyRecipe, Recipe, TwoStateRecipe, find_recipe
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.numerics.noise import Noise
@@ -81,6 +86,7 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     validation_fraction: float | None = None,
     dataset: Dataset | None = None,
+    resume: Path | None = None,
 ) -> TrainingResult:
     """Train a network; the test samples are not looked at.
 
@@ -97,6 +103,8 @@ def train(
             P-SpikeSSM it guides the choice of settings, nothing else; of two-state neurons also
             the learning rate and the choice of the epoch.
         dataset: what to train on; default: the recipe's data set, where it is packaged.
+        resume: file that holds the training after its last full epoch: it is written after every
+            epoch, and where it exists the training goes on from it, to the same weights.
 
     Raises:
         PspikeError: ``E-RECIPE`` for an unknown name, ``E-USAGE`` for a number out of range,
@@ -118,7 +126,7 @@ def train(
     start = time.perf_counter()
     with _reproducible(seed):
         network = architecture_of(chosen.config).network(chosen.config)
-        history = _fit(network, chosen, x, y, held_out, progress)
+        history = _fit(network, chosen, x, y, held_out, progress, Resumption(resume, chosen, seed))
     training = {
         "recipe": chosen.name,
         "settings": chosen.settings(),
@@ -173,6 +181,14 @@ class Optimisation:
     def finish(self) -> None:
         """The training is over."""
 
+    def state(self) -> dict[str, Any]:
+        """What the rest of a training depends on."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+
 
 class WarmupCosine(Optimisation):
     """AdamW; the rate rises linearly and falls along half a cosine."""
@@ -184,6 +200,13 @@ class WarmupCosine(Optimisation):
 
     def after_step(self) -> None:
         self._schedule.step()
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "schedule": self._schedule.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._schedule.load_state_dict(state["schedule"])
 
 
 class Plateau(Optimisation):
@@ -215,6 +238,18 @@ class Plateau(Optimisation):
         if self._best is not None:
             self._network.load_state_dict(self._best[1])
 
+    def state(self) -> dict[str, Any]:
+        return {
+            **super().state(),
+            "schedule": self._schedule.state_dict(),
+            "best": None if self._best is None else list(self._best),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._schedule.load_state_dict(state["schedule"])
+        self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
+
 
 def optimisation_of(network: Network, recipe: AnyRecipe, steps: int) -> Optimisation:
     """What a recipe asks for; ``steps`` of the optimiser make an epoch."""
@@ -231,17 +266,22 @@ def _fit(
     y: Tensor,
     held_out: tuple[Tensor, Tensor] | None,
     progress: Callable[[Progress], None] | None,
+    resumption: Resumption,
 ) -> list[Progress]:
     steps = max(1, len(x) // recipe.batch_size)
     optimisation = optimisation_of(network, recipe, steps)
-    history: list[Progress] = []
-    for epoch in range(1, recipe.epochs + 1):
+    history = [Progress(**entry) for entry in resumption.load(network, optimisation)]
+    run: Callable[[Tensor], Tensor] = network
+    if getattr(recipe, "channels_first", False):
+        assert isinstance(network, PSpikeSSM)  # made from the recipe's configuration
+        run = partial(channels_first.forward, network)
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
         network.train()
         order = torch.randperm(len(x))
         total_loss, hits = 0.0, 0
         for step in range(steps):
             chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-            logits = network(x[chosen])
+            logits = run(x[chosen])
             loss = F.cross_entropy(logits, y[chosen])
             optimisation.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -253,6 +293,7 @@ def _fit(
         accuracy = None if held_out is None else _one_draw_accuracy(network, *held_out)
         history.append(Progress(epoch, recipe.epochs, total_loss / steps, hits / seen, accuracy))
         optimisation.after_epoch(history[-1])
+        resumption.save(network, optimisation, [asdict(entry) for entry in history])
         if progress is not None:
             progress(history[-1])
     optimisation.finish()
@@ -274,6 +315,57 @@ def warmup_cosine(warmup_fraction: float, total: int) -> Callable[[int], float]:
 def _one_draw_accuracy(network: Network, x: Tensor, y: Tensor) -> float:
     accuracy = evaluate(network, x.numpy(), y.numpy(), Noise.philox(0), draws=1)
     return float(accuracy[0])
+
+
+class Resumption:
+    """The file from which a training goes on, written after every epoch."""
+
+    def __init__(self, path: Path | None, recipe: AnyRecipe, seed: int) -> None:
+        self._path = path
+        self._made_by = {"settings": recipe.settings(), "config": recipe.config.to_dict()}
+        self._made_by |= {"seed": seed, "torch": str(torch.__version__)}
+
+    def load(self, network: Network, optimisation: Optimisation) -> list[dict[str, Any]]:
+        """Bring everything into the state of the file; the history so far, empty without a file.
+
+        Raises:
+            PspikeError: ``E-CHECKPOINT-FORMAT`` for a damaged file, or one of another training.
+        """
+        if self._path is None or not self._path.exists():
+            return []
+        try:
+            state = torch.load(self._path, weights_only=True)
+            if state["made_by"] != self._made_by:
+                raise ValueError("another recipe, seed or version of torch wrote it")
+            network.load_state_dict(state["network"])
+            optimisation.restore(state["optimisation"])
+            torch.set_rng_state(state["random"])
+            return list(state["history"])
+        except Exception as error:  # whatever torch raises for a damaged or hostile file
+            raise PspikeError(
+                "E-CHECKPOINT-FORMAT",
+                "the training cannot go on from this file",
+                why=f"{type(error).__name__}: {error}",
+                fix="delete it to start over, or give the recipe and seed that it was made with",
+                where=str(self._path),
+            ) from error
+
+    def save(
+        self, network: Network, optimisation: Optimisation, history: list[dict[str, Any]]
+    ) -> None:
+        """Replace the file."""
+        if self._path is None:
+            return
+        state = {
+            "made_by": self._made_by,
+            "network": network.state_dict(),
+            "optimisation": optimisation.state(),
+            "random": torch.get_rng_state(),
+            "history": history,
+        }
+        hidden = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        torch.save(state, hidden)
+        hidden.replace(self._path)
 
 
 @contextmanager

@@ -34,7 +34,8 @@ lava_app = typer.Typer(help="The environment that runs Lava.", no_args_is_help=T
 app.add_typer(lava_app, name="lava")
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="checkpoint (.pt, .pth, .ckpt) or float graph (.nir)")
+    Path,
+    typer.Argument(metavar="MODEL", help="checkpoint (.pt, .pth, .ckpt) or float graph (.nir)"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tables")]
