@@ -215,15 +215,33 @@ def _through_clamp(gradient: Tensor, pre: Tensor) -> Tensor:
 
 
 def membranes(ssm: S4D, spikes: Tensor) -> Tensor:
-    """Membranes of whole sequences, ``(neuron, batch, step)`` to the same shape, by chunks."""
+    """Membranes of whole sequences, ``(neuron, batch, step)`` to the same shape."""
+    powers, weights = ssm.powers(CHUNK + 1)
+    return diagonal_membranes(spikes, powers, 2 * weights, ssm.D[0])
+
+
+def diagonal_membranes(
+    spikes: Tensor, powers: Tensor, weights: Tensor, feedthrough: Tensor
+) -> Tensor:
+    """``v_t = Re(sum_m weights_m x_t) + D s_t`` with ``x_t = A_bar x_{t-1} + s_t``, by chunks.
+
+    Args:
+        spikes: real ``(neuron, batch, step)``.
+        powers: ``A_bar**j`` for j <= CHUNK, complex ``(neuron, mode, CHUNK + 1)``.
+        weights: complex ``(neuron, mode)``.
+        feedthrough: D, real ``(neuron,)``.
+
+    Returns:
+        ``v``, shape of ``spikes``.
+    """
     width, batch, steps = spikes.shape
     padded = -(-steps // CHUNK) * CHUNK
     s = F.pad(spikes, (0, padded - steps)) if padded > steps else spikes
     chunks = padded // CHUNK
-    powers, weights = ssm.powers(CHUNK + 1)  # (neuron, mode, step), (neuron, mode)
-    within = _toeplitz(2 * (weights[..., None] * powers[..., :-1]).sum(dim=1).real, ssm.D[0])
+    response = (weights[..., None] * powers[..., :-1]).sum(dim=1).real
+    within = _toeplitz(response, feedthrough)
     enter = torch.view_as_real(powers[..., :-1].flip(-1)).permute(0, 2, 1, 3).flatten(2)
-    leave = 2 * weights[..., None] * powers[..., 1:]
+    leave = weights[..., None] * powers[..., 1:]
     leave = torch.stack((leave.real, -leave.imag), dim=2).flatten(1, 2)
     s = s.reshape(width, batch * chunks, CHUNK)
     local = torch.bmm(s, enter).view(width, batch, chunks, -1, 2)

@@ -10,7 +10,6 @@ cross-entropy of the network's output, in the latter case the summed softmax of 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from pspike_deploy.models.evaluation import evaluate
 from pspike_deploy.models.networks import Network, NetworkConfig, architecture_of
 from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.recipes import AnyRecipe, Recipe, TwoStateRecipe, find_recipe
+from pspike_deploy.models.resumption import Resumption
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.numerics.noise import Noise
 
@@ -126,7 +126,8 @@ def train(
     start = time.perf_counter()
     with _reproducible(seed):
         network = architecture_of(chosen.config).network(chosen.config)
-        history = _fit(network, chosen, x, y, held_out, progress, Resumption(resume, chosen, seed))
+        made_by = {"settings": chosen.settings(), "config": chosen.config.to_dict(), "seed": seed}
+        history = _fit(network, chosen, x, y, held_out, progress, Resumption(resume, made_by))
     training = {
         "recipe": chosen.name,
         "settings": chosen.settings(),
@@ -270,7 +271,15 @@ def _fit(
 ) -> list[Progress]:
     steps = max(1, len(x) // recipe.batch_size)
     optimisation = optimisation_of(network, recipe, steps)
-    history = [Progress(**entry) for entry in resumption.load(network, optimisation)]
+    history: list[Progress] = []
+
+    def restore(state: dict[str, Any]) -> None:
+        network.load_state_dict(state["network"])
+        optimisation.restore(state["optimisation"])
+        torch.set_rng_state(state["random"])
+        history.extend(Progress(**entry) for entry in state["history"])
+
+    resumption.load(restore)
     run: Callable[[Tensor], Tensor] = network
     if getattr(recipe, "channels_first", False):
         assert isinstance(network, PSpikeSSM)  # made from the recipe's configuration
@@ -293,7 +302,14 @@ def _fit(
         accuracy = None if held_out is None else _one_draw_accuracy(network, *held_out)
         history.append(Progress(epoch, recipe.epochs, total_loss / steps, hits / seen, accuracy))
         optimisation.after_epoch(history[-1])
-        resumption.save(network, optimisation, [asdict(entry) for entry in history])
+        resumption.save(
+            {
+                "network": network.state_dict(),
+                "optimisation": optimisation.state(),
+                "random": torch.get_rng_state(),
+                "history": [asdict(entry) for entry in history],
+            }
+        )
         if progress is not None:
             progress(history[-1])
     optimisation.finish()
@@ -315,57 +331,6 @@ def warmup_cosine(warmup_fraction: float, total: int) -> Callable[[int], float]:
 def _one_draw_accuracy(network: Network, x: Tensor, y: Tensor) -> float:
     accuracy = evaluate(network, x.numpy(), y.numpy(), Noise.philox(0), draws=1)
     return float(accuracy[0])
-
-
-class Resumption:
-    """The file from which a training goes on, written after every epoch."""
-
-    def __init__(self, path: Path | None, recipe: AnyRecipe, seed: int) -> None:
-        self._path = path
-        self._made_by = {"settings": recipe.settings(), "config": recipe.config.to_dict()}
-        self._made_by |= {"seed": seed, "torch": str(torch.__version__)}
-
-    def load(self, network: Network, optimisation: Optimisation) -> list[dict[str, Any]]:
-        """Bring everything into the state of the file; the history so far, empty without a file.
-
-        Raises:
-            PspikeError: ``E-CHECKPOINT-FORMAT`` for a damaged file, or one of another training.
-        """
-        if self._path is None or not self._path.exists():
-            return []
-        try:
-            state = torch.load(self._path, weights_only=True)
-            if state["made_by"] != self._made_by:
-                raise ValueError("another recipe, seed or version of torch wrote it")
-            network.load_state_dict(state["network"])
-            optimisation.restore(state["optimisation"])
-            torch.set_rng_state(state["random"])
-            return list(state["history"])
-        except Exception as error:  # whatever torch raises for a damaged or hostile file
-            raise PspikeError(
-                "E-CHECKPOINT-FORMAT",
-                "the training cannot go on from this file",
-                why=f"{type(error).__name__}: {error}",
-                fix="delete it to start over, or give the recipe and seed that it was made with",
-                where=str(self._path),
-            ) from error
-
-    def save(
-        self, network: Network, optimisation: Optimisation, history: list[dict[str, Any]]
-    ) -> None:
-        """Replace the file."""
-        if self._path is None:
-            return
-        state = {
-            "made_by": self._made_by,
-            "network": network.state_dict(),
-            "optimisation": optimisation.state(),
-            "random": torch.get_rng_state(),
-            "history": history,
-        }
-        hidden = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        torch.save(state, hidden)
-        hidden.replace(self._path)
 
 
 @contextmanager

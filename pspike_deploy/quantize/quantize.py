@@ -78,6 +78,18 @@ def quantize_folded(
     Formats are chosen from intervals of the float graph. Whether registers then hold is judged on
     the integers themselves, roundings included; where they do not, binary points move.
     """
+    choices, integer, work, broken = choose_formats(graph, calibration, config, device)
+    require_int64(integer)
+    raise_errors(audit(file_tree(integer)), "the quantised graph")
+    return integer, QuantizationReport(config, _honest(choices, broken), work.ratios)
+
+
+def choose_formats(
+    graph: Graph, calibration: npt.ArrayLike, config: QuantConfig, device: str = "auto"
+) -> tuple[dict[str, Choice], Graph, Quantizer, set[str]]:
+    """Formats of a folded float graph, the integer graph under them with its quantiser, and the
+    nodes that can overflow all the same; arguments as for :func:`quantize_folded`.
+    """
     data = np.asarray(calibration)
     steps = data.shape[1] if data.ndim > 1 else 0
     observed = ranges.observed(graph, data, CALIBRATION_SEED, device=device)
@@ -96,9 +108,7 @@ def quantize_folded(
         if not missed:
             break
         reserve = {n: reserve.get(n, 0) + (n in missed) for n in {*reserve, *missed}}
-    require_int64(integer)
-    raise_errors(audit(file_tree(integer)), "the quantised graph")
-    return integer, QuantizationReport(config, _honest(choices, broken), work.ratios)
+    return choices, integer, work, broken
 
 
 def _honest(choices: Mapping[str, Choice], broken: set[str]) -> dict[str, dict[str, Any]]:
