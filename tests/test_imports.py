@@ -25,6 +25,7 @@ FLOORS = (
     ("pipeline",),
     ("api",),
     ("inspection", "check", "runs", "doctor", "training"),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,1 @@
+"""The commands of ``pspike``; nothing heavy is imported before a command needs it."""

@@ -1,0 +1,98 @@
+"""``pspike export``, and ``pspike-export`` for short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pspike_deploy.commands.common import (
+    AsJson,
+    CoefficientBits,
+    Data,
+    Device,
+    InputBits,
+    Labels,
+    Model,
+    NoiseBits,
+    Offline,
+    Overflow,
+    Quiet,
+    Seed,
+    Settings,
+    StateBits,
+    WeightBits,
+    print_result,
+    reported_errors,
+)
+
+
+def export(
+    model: Model,
+    target: Annotated[str, typer.Option(help="nir or lava")] = "lava",
+    out: Annotated[Path | None, typer.Option(help="folder to make; default: MODEL-TARGET")] = None,
+    data: Data = None,
+    labels: Labels = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="samples that ranges are measured on; default: training split or data"),
+    ] = None,
+    settings: Settings = None,
+    offline: Offline = False,
+    weight_bits: WeightBits = 8,
+    state_bits: StateBits = 24,
+    coefficient_bits: CoefficientBits = 16,
+    input_bits: InputBits = 16,
+    noise_bits: NoiseBits = 16,
+    overflow: Overflow = "saturate",
+    draws: Annotated[int, typer.Option(help="repetitions of the accuracy measurement")] = 10,
+    lava_samples: Annotated[int, typer.Option(help="samples replayed in Lava")] = 20,
+    lava_time_limit: Annotated[
+        float | None, typer.Option(help="seconds that Lava may take; default: from the run's size")
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing export")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Quantise a network, write it for a target, run it there, and verify it."""
+    with reported_errors(as_json):
+        from pspike_deploy.options import ExportOptions
+        from pspike_deploy.pipeline import export_network
+        from pspike_deploy.quantize.config import QuantConfig
+        from pspike_deploy.report.progress import StageProgress
+        from pspike_deploy.report.tables import export_table
+
+        config = QuantConfig(
+            weight_bits=weight_bits,
+            state_bits=state_bits,
+            coefficient_bits=coefficient_bits,
+            input_bits=input_bits,
+            noise_bits=noise_bits,
+            overflow=overflow,  # type: ignore[arg-type]  # checked by QuantConfig
+        )
+        options = ExportOptions(
+            model=model,
+            target=target,
+            out=out or Path(f"{model.stem}-{target}"),
+            data=data,
+            labels=labels,
+            calibration=calibration,
+            config=config,
+            seed=seed,
+            draws=draws,
+            lava_samples=lava_samples,
+            lava_time_limit=lava_time_limit,
+            device=device,
+            force=force,
+            settings=settings,
+            offline=offline,
+        )
+        with StageProgress(quiet=quiet) as progress:
+            result = export_network(options, progress)
+        print_result(result.summary, export_table(result.summary), as_json=as_json, quiet=quiet)
+        if not as_json and not quiet:
+            typer.echo(f"artefacts in {result.out}", err=True)
+        raise typer.Exit(result.exit_status)

@@ -1,0 +1,56 @@
+"""``pspike inspect`` and ``pspike check``: look at a network without running it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pspike_deploy.commands.common import (
+    AsJson,
+    Model,
+    Settings,
+    print_json,
+    print_result,
+    reported_errors,
+    tell,
+)
+from pspike_deploy.errors import EXIT_TARGET_CANNOT
+
+
+def inspect(model: Model, settings: Settings = None, as_json: AsJson = False) -> None:
+    """List layers, shapes, states and parameters of a network or graph."""
+    with reported_errors(as_json):
+        from pspike_deploy.inspection import describe
+        from pspike_deploy.report.tables import inspection_table
+
+        description = describe(model, settings)
+        print_result(description, inspection_table(description), as_json=as_json)
+        if not as_json:
+            reasons = description.pop("cannot_stream", [])
+            facts = [f"{k}: {v}" for k, v in description.items() if k != "nodes"]
+            typer.echo("\n".join(facts))
+            for reason in reasons:
+                tell(f"cannot stream: {reason['code']}: {reason['what']}", reason)
+
+
+def check(
+    model: Model,
+    target: Annotated[str, typer.Option(help="nir or lava")] = "lava",
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say every reason why a target cannot run a network. Exit status 3 if there is one."""
+    with reported_errors(as_json):
+        from pspike_deploy.check import check_target
+
+        findings = check_target(model, target, settings)
+        document = {"model": model.name, "target": target, "findings": findings}
+        if as_json:
+            print_json(document)
+        else:
+            for finding in findings:
+                tell(f"{finding['severity']}: {finding['code']}: {finding['message']}", finding)
+            typer.echo(f"{len(findings)} finding(s)" if findings else f"{target} can run this")
+        errors = any(finding["severity"] == "error" for finding in findings)
+        raise typer.Exit(EXIT_TARGET_CANNOT if errors else 0)
