@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,12 @@ from pspike_deploy.errors import PspikeError
 
 DATASETS: Final = ("digits", "spoken_digits", "smnist", "psmnist")
 PACKAGED: Final = ("digits",)  #: data sets that need no copy of the user's
+#: Arrays by which an ``.npz`` file is known as a copy of a data set.
+COPIES: Final = {
+    "smnist": ({"train_images", "test_images"}, {"x_train", "x_test"}),
+    "psmnist": ({"train_images", "test_images"}, {"x_train", "x_test"}),
+    "spoken_digits": ({"samples", "offsets"},),
+}
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -125,6 +132,18 @@ def load_dataset(name: str, path: Path | str | None = None) -> Dataset:
             where=str(path),
         )
     return _digits()
+
+
+def is_copy_of(name: str, path: Path) -> bool:
+    """Whether a file is a copy of a data set that is not packaged, judged by its arrays' names."""
+    if name not in COPIES or path.suffix != ".npz":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = {member.removesuffix(".npy") for member in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return False  # whoever reads it says what is wrong
+    return any(wanted <= found for wanted in COPIES[name])
 
 
 def stratified_split(

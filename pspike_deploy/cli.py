@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 import typer
 
 from pspike_deploy.commands.export import export
+from pspike_deploy.commands.finetune import finetune
 from pspike_deploy.commands.look import check, inspect
 from pspike_deploy.commands.run import compare, replay, simulate
 from pspike_deploy.commands.setup import doctor, lava_setup
@@ -34,6 +35,10 @@ COMMANDS: Final = (
     (compare, "Example:  pspike compare fixed-point.npz lava.npz"),
     (replay, "Example:  pspike replay case.npz"),
     (train, "Example:  pspike train p_spikessm_digits --out ."),
+    (
+        finetune,
+        "Example:  pspike finetune models/zoo/p_spikessm_digits.pt --weight-bits 4 --out tuned.nir",
+    ),
     (doctor, None),
 )
 

@@ -43,16 +43,17 @@ class ExportData:
     calibration_source: str
 
 
-def embedded_data(name: str, split: str) -> ExportData:
-    """The test split of an embedded data set, calibrated on its training split.
+def known_data(name: str, split: str, copy: Path | None = None) -> ExportData:
+    """The test split of a data set of this project, calibrated on its training split.
 
     Args:
         name: name of the data set, from the checkpoint.
         split: description of the split, for reports.
+        copy: the user's copy, for a data set that is not packaged.
     """
     from pspike_deploy.models.datasets import load_dataset
 
-    dataset = load_dataset(name)
+    dataset = load_dataset(name, copy)
     return ExportData(
         name=f"{dataset.name}, test split ({split or dataset.split})",
         x=dataset.test_x.astype(np.float64),
@@ -60,6 +61,62 @@ def embedded_data(name: str, split: str) -> ExportData:
         calibration=dataset.train_x[:CALIBRATION_SAMPLES].astype(np.float64),
         calibration_source=f"{CALIBRATION_SAMPLES} samples of the training split",
     )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Labelled samples to train on, and others to judge the result with.
+
+    Attributes:
+        name: what the data are, for reports.
+        x: (sample, step, feature), float32.
+        labels: (sample,), int64.
+        held_out_x, held_out_labels: samples that are not trained on.
+        description: of a known data set, plain data for model files; else None.
+    """
+
+    name: str
+    x: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    held_out_x: npt.NDArray[np.float32]
+    held_out_labels: npt.NDArray[np.int64]
+    description: dict[str, Any] | None = None
+
+    @property
+    def calibration(self) -> npt.NDArray[np.float32]:
+        """Samples that formats are chosen on: the first ones that are trained on."""
+        return self.x[:CALIBRATION_SAMPLES]
+
+
+def known_training_data(name: str, copy: Path | None = None) -> TrainingData:
+    """Training and test split of a data set of this project; ``copy`` as for the latter."""
+    from pspike_deploy.models.datasets import load_dataset
+
+    d = load_dataset(name, copy)
+    return TrainingData(name, d.train_x, d.train_y, d.test_x, d.test_y, d.describe())
+
+
+def user_training_data(
+    data: Path, labels: Path | None, features: int, classes: int, held_out: float, seed: int
+) -> TrainingData:
+    """The user's labelled samples, a share of which is held out, the same of every class.
+
+    Raises:
+        PspikeError: as :func:`user_data`; E-DATA-LABELS without labels.
+    """
+    from pspike_deploy.models.datasets import stratified_split
+
+    found = user_data(data, labels, features, classes)
+    if found.labels is None:
+        raise PspikeError(
+            "E-DATA-LABELS",
+            "there are no labels to train on",
+            fix="give one class per sample with --labels, or store them as y in the .npz file",
+            where=str(data),
+        )
+    kept, left = stratified_split(found.labels, held_out, seed)
+    x = found.x.astype(np.float32)
+    return TrainingData(found.name, x[kept], found.labels[kept], x[left], found.labels[left])
 
 
 def user_data(

@@ -93,6 +93,8 @@ class _Export:
             integer, report = self._quantize(folded, data)
         with self._stage("write", "Writing graphs"):
             provenance = {"model": self.options.model.name, "sha256": facts["sha256"]}
+            if facts.get("data"):
+                provenance["data"] = facts["data"]
             write_graph(graph, folder / "float.nir", provenance)
             write_graph(integer, folder / "quantized.nir", provenance)
             artefacts.write_json(folder / "quantization.json", report.to_dict())

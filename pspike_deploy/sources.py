@@ -6,11 +6,19 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pspike_deploy.data import ExportData, embedded_data, user_data
+from pspike_deploy.data import (
+    ExportData,
+    TrainingData,
+    known_data,
+    known_training_data,
+    user_data,
+    user_training_data,
+)
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.graph.file import read_graph
+from pspike_deploy.graph.file import read_graph, read_provenance
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.models.checkpoint import load_checkpoint
+from pspike_deploy.models.datasets import COPIES, is_copy_of
 from pspike_deploy.models.offline import offline_graph
 from pspike_deploy.models.streaming import modal_forms
 from pspike_deploy.models.to_graph import to_graph
@@ -46,8 +54,8 @@ def load_model(
             )
         graph = read_graph(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        facts = {"kind": "graph", "sha256": digest, "parameters": graph.parameters, "data": None}
-        return graph, facts
+        facts = {"kind": "graph", "sha256": digest, "parameters": graph.parameters}
+        return graph, facts | {"data": _data_of(read_provenance(path))}
     checkpoint = load_checkpoint(path, config=settings)
     forms = {} if offline else modal_forms(checkpoint.network)
     facts = {
@@ -76,23 +84,82 @@ def load_data(
     facts: dict[str, Any],
     calibration: Path | None = None,
 ) -> ExportData:
-    """The user's data, or the set that the checkpoint names.
+    """The user's data, or the set that the model names.
+
+    Where the model names a set that is not packaged, ``data`` may be the user's copy of that set.
 
     Raises:
         PspikeError: E-USAGE where there is neither.
     """
-    features = int(graph.nodes[graph.input_name].output_shape[0])
-    classes = int(graph.nodes[graph.output_name].input_shape[0])
-    if data is not None:
-        return user_data(data, labels, features, classes, calibration)
     known = facts.get("data") or {}
-    if "name" not in known or labels is not None or calibration is not None:
-        raise PspikeError(
-            "E-USAGE",
-            "there are no data to run the network on",
-            why="labels or calibration samples without data"
-            if labels is not None or calibration is not None
-            else "the model names no data set that comes with this package",
-            fix="give samples of shape (sample, step, feature) with --data x.npy",
-        )
-    return embedded_data(str(known["name"]), str(known.get("split", "")))
+    name, split = str(known.get("name")), str(known.get("split", ""))
+    if data is not None and labels is None and calibration is None and is_copy_of(name, data):
+        return known_data(name, split, data)
+    if data is not None:
+        return user_data(data, labels, *_ends(graph), calibration)
+    if labels is not None or calibration is not None:
+        raise _no_data("labels or calibration samples without data")
+    _require_packaged(known)
+    return known_data(name, split)
+
+
+def load_training_data(
+    data: Path | None,
+    labels: Path | None,
+    graph: Graph,
+    facts: dict[str, Any],
+    held_out: float,
+    seed: int,
+) -> TrainingData:
+    """Samples to train on: the user's, or the training split of the set that the model names.
+
+    Args:
+        data, labels: the user's files; ``data`` may be a copy of the set that the model names.
+        graph: what is trained.
+        facts: of :func:`load_model`.
+        held_out: share of the user's samples that is not trained on.
+        seed: of the choice of these.
+
+    Raises:
+        PspikeError: E-USAGE where there are no data, and what their readers raise.
+    """
+    known = facts.get("data") or {}
+    name = str(known.get("name"))
+    if data is not None and labels is None and is_copy_of(name, data):
+        return known_training_data(name, data)
+    if data is not None:
+        return user_training_data(data, labels, *_ends(graph), held_out, seed)
+    if labels is not None:
+        raise _no_data("labels without data")
+    _require_packaged(known)
+    return known_training_data(name)
+
+
+def _ends(graph: Graph) -> tuple[int, int]:
+    """Features of the input and number of classes."""
+    features = int(graph.nodes[graph.input_name].output_shape[0])
+    return features, int(graph.nodes[graph.output_name].input_shape[0])
+
+
+def _require_packaged(known: dict[str, Any]) -> None:
+    name = known.get("name")
+    if name is None:
+        raise _no_data("the model names no data set that comes with this package")
+    if name in COPIES:
+        raise _no_data(f"the model was trained on {name}, which is not packaged")
+
+
+def _no_data(why: str) -> PspikeError:
+    return PspikeError(
+        "E-USAGE",
+        "there are no data to run the network on",
+        why=why,
+        fix="give samples of shape (sample, step, feature) with --data x.npy, or your copy of the "
+        "data set that the model was trained on",
+    )
+
+
+def _data_of(provenance: dict[str, Any]) -> dict[str, Any] | None:
+    """What a graph file says about the data that its parameters were trained on."""
+    data = provenance.get("data")
+    return data if isinstance(data, dict) and isinstance(data.get("name"), str) else None

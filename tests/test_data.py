@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pspike_deploy.data import embedded_data, user_data
+from pspike_deploy.data import known_data, user_data
 from pspike_deploy.errors import PspikeError
 
 
@@ -99,7 +99,7 @@ def test_a_forged_size_is_refused_before_memory_is_taken(tmp_path: Path) -> None
 
 
 def test_the_embedded_digits_are_calibrated_on_their_training_split() -> None:
-    data = embedded_data("digits", "")
+    data = known_data("digits", "")
     assert data.x.shape == (360, 64, 1)
     assert data.labels is not None
     assert np.bincount(data.labels).min() >= 34, "stratified"

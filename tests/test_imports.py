@@ -24,7 +24,7 @@ FLOORS = (
     ("sources",),
     ("pipeline",),
     ("api",),
-    ("inspection", "check", "runs", "doctor", "training"),
+    ("inspection", "check", "runs", "doctor", "training", "finetuning"),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -41,6 +41,17 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
     return graph_of_tree(tree, where=os.fspath(path))
 
 
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a graph file says about where its graph comes from; empty where it says nothing.
+
+    Raises:
+        PspikeError: E-INPUT-MISSING, E-GRAPH-FILE, E-GRAPH-AUDIT where it is not plain data.
+    """
+    dialect = read_tree(path).get("dialect")
+    stored = dialect.get("provenance") if isinstance(dialect, Mapping) else None
+    return dict(tree_to_plain(stored)) if isinstance(stored, Mapping) else {}
+
+
 def write_graph(
     graph: Graph, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None
 ) -> None:
