@@ -201,7 +201,7 @@ RECIPES: Final[dict[str, AnyRecipe]] = {
             _SMNIST,
             name="p_spikessm_psmnist",
             dataset="psmnist",
-            epochs=7,
+            epochs=16,
             config=replace(_SMNIST.config, d_model=96),
         ),
     )

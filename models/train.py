@@ -286,6 +286,7 @@ def _fit(
         run = partial(channels_first.forward, network)
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         network.train()
+        torch.set_num_threads(1)  # the noise of the evaluation is compiled and sets OpenMP's own
         order = torch.randperm(len(x))
         total_loss, hits = 0.0, 0
         for step in range(steps):
