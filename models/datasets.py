@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 
-DATASETS: Final = ("digits", "spoken_digits", "smnist", "psmnist")
-PACKAGED: Final = ("digits",)  #: data sets that need no copy of the user's
+DATASETS: Final = ("digits", "spoken_digits", "smnist", "psmnist", "listops")
+PACKAGED: Final = ("digits", "listops")  #: data sets that need no copy of the user's
 #: Arrays by which an ``.npz`` file is known as a copy of a data set.
 COPIES: Final = {
     "smnist": ({"train_images", "test_images"}, {"x_train", "x_test"}),
@@ -37,12 +37,13 @@ class Dataset:
         encoding: how a sample became a sequence.
         split: how training and test samples were chosen.
         classes: names of the classes; label k means ``classes[k]``.
-        train_x, test_x: float32 ``(sample, step, feature)``.
+        train_x, test_x: float32 ``(sample, step, feature)``, or int64 tokens ``(sample, step)``.
         train_y, test_y: int64 ``(sample,)``.
         train_index, test_index: int64, positions of the samples in the source.
         permutation: int64 ``(step,)`` where the steps of a sample were put into another order:
             step t shows position ``permutation[t]`` of the source.
         permutation_name: what the literature calls it.
+        train_lengths, test_lengths: int64 true lengths in steps, where sequences are padded.
     """
 
     name: str
@@ -51,14 +52,16 @@ class Dataset:
     encoding: str
     split: str
     classes: tuple[str, ...]
-    train_x: FloatArray
+    train_x: FloatArray | IntArray
     train_y: IntArray
-    test_x: FloatArray
+    test_x: FloatArray | IntArray
     test_y: IntArray
     train_index: IntArray
     test_index: IntArray
     permutation: IntArray | None = None
     permutation_name: str | None = None
+    train_lengths: IntArray | None = None
+    test_lengths: IntArray | None = None
 
     def describe(self) -> dict[str, object]:
         """Everything but the samples, as plain data, for checkpoints and reports."""
@@ -97,6 +100,9 @@ def load_dataset(name: str, path: Path | str | None = None) -> Dataset:
     ``smnist``, ``psmnist``: the user's copy of MNIST as sequences of 784 steps with one feature,
     in reading order or permuted (:mod:`pspike_deploy.models.mnist`).
 
+    ``listops``: generated trees of operations on digits, up to 500 tokens
+    (:mod:`pspike_deploy.models.listops`).
+
     Args:
         name: one of :data:`DATASETS`.
         path: the user's copy, for a data set that is not packaged.
@@ -116,7 +122,7 @@ def load_dataset(name: str, path: Path | str | None = None) -> Dataset:
         from pspike_deploy.models import mnist
 
         return mnist.load_mnist(path or "", permuted=name == "psmnist")
-    if name != "digits":
+    if name not in PACKAGED:
         raise PspikeError(
             "E-USAGE",
             f"there is no data set {name!r}",
@@ -131,6 +137,10 @@ def load_dataset(name: str, path: Path | str | None = None) -> Dataset:
             fix="leave the file out",
             where=str(path),
         )
+    if name == "listops":
+        from pspike_deploy.models import listops
+
+        return listops.load_listops()
     return _digits()
 
 

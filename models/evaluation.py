@@ -33,6 +33,7 @@ def evaluate(
     y: npt.NDArray[np.int64],
     noise: Noise,
     draws: int,
+    lengths: npt.NDArray[np.int64] | None = None,
 ) -> FloatArray:
     """Accuracy with sampled spikes or initial states, once per draw of the noise.
 
@@ -42,6 +43,7 @@ def evaluate(
         y: int64 labels ``(sample,)``.
         noise: gives the uniforms of every site.
         draws: number of draws; draw d is draw d of the noise.
+        lengths: true lengths ``(sample,)`` where sequences are padded; P-SpikeSSM only.
 
     Returns:
         Accuracies in [0, 1], float64 ``(draws,)``. No logits are averaged over draws.
@@ -50,7 +52,10 @@ def evaluate(
         PspikeError: ``E-DATA-EMPTY``, ``E-DATA-LABELS``, ``E-DATA-SHAPE``.
     """
     _check_labels(x, y)
-    hits = [predict(network, x, noise, draw).argmax(axis=1) == y for draw in range(draws)]
+    hits = [
+        predict(network, x, noise, draw, lengths=lengths).argmax(axis=1) == y
+        for draw in range(draws)
+    ]
     return np.asarray([hit.mean() for hit in hits], np.float64)
 
 
@@ -60,6 +65,7 @@ def predict(
     noise: Noise | None,
     draw: int = 0,
     observe: Callable[[Trace], None] | None = None,
+    lengths: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Logits ``(sample, class)``.
 
@@ -70,6 +76,7 @@ def predict(
             two-state neurons.
         draw: draw of the noise.
         observe: receives the trace of every batch.
+        lengths: true lengths ``(sample,)`` where sequences are padded; P-SpikeSSM only.
     """
     logits = []
     with _evaluation(network):
@@ -77,7 +84,8 @@ def predict(
             part = torch.from_numpy(x[first : first + EVALUATION_BATCH])
             samples = np.arange(first, first + len(part))
             trace: Trace | None = None if observe is None else {}
-            logits.append(_run(network, _Batch(part, samples, noise, draw, trace)))
+            here = None if lengths is None else torch.from_numpy(lengths[samples])
+            logits.append(_run(network, _Batch(part, samples, noise, draw, trace, here)))
             if observe is not None and trace is not None:
                 observe(trace)
     result: npt.NDArray[np.float32] = torch.cat(logits).numpy()
@@ -127,13 +135,15 @@ def is_stochastic(network: Network) -> bool:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Samples that run together: input, their indices in the data, noise, and a trace to fill."""
+    """Samples that run together: input, their indices in the data, noise, a trace to fill,
+    and true lengths where they are padded."""
 
     x: Tensor
     samples: IntArray
     noise: Noise | None
     draw: int
     trace: Trace | None
+    lengths: Tensor | None = None
 
 
 @singledispatch
@@ -144,13 +154,13 @@ def _run(network: nn.Module, batch: _Batch) -> Tensor:
 @_run.register
 def _(network: PSpikeSSM, batch: _Batch) -> Tensor:
     if batch.noise is None:
-        return network.mean_field(batch.x, batch.trace)
+        return network.mean_field(batch.x, batch.trace, batch.lengths)
     shape = (batch.x.shape[1], network.config.d_model)
     uniforms = [
         torch.from_numpy(batch.noise.uniform(site, batch.samples, *shape, batch.draw))
         for site in range(network.config.n_sites)
     ]
-    return cast(Tensor, network(batch.x, uniforms, batch.trace))
+    return cast(Tensor, network(batch.x, uniforms, batch.trace, batch.lengths))
 
 
 @_run.register

@@ -8,6 +8,7 @@ from typing import Final
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.linoss_config import LinOSSConfig
+from pspike_deploy.models.listops import SHORT, VOCABULARY
 from pspike_deploy.models.speech import BANDS, STEP_SECONDS
 from pspike_deploy.models.spiking_ssm_config import SpikingSSMConfig
 from pspike_deploy.models.two_state_config import TwoStateConfig
@@ -184,6 +185,24 @@ _SMNIST: Final = Recipe(
     channels_first=True,
 )
 
+_LISTOPS: Final = replace(
+    _SMNIST,
+    name="p_spikessm_listops",
+    dataset="listops",
+    config=PSpikeSSMConfig(
+        d_input=len(VOCABULARY),
+        d_model=64,
+        d_state=16,
+        n_layers=3,
+        n_classes=10,
+        sequence_length=SHORT[1],
+        encoder="embedding",
+        pool_lengths=True,
+    ),
+    epochs=20,
+    batch_size=32,
+)
+
 RECIPES: Final[dict[str, AnyRecipe]] = {
     recipe.name: recipe
     for recipe in (
@@ -197,6 +216,7 @@ RECIPES: Final[dict[str, AnyRecipe]] = {
         _LINOSS_DIGITS,
         _SPIKING_SSM_DIGITS,
         _SMNIST,
+        _LISTOPS,
         replace(
             _SMNIST,
             name="p_spikessm_psmnist",

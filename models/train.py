@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's usual name
@@ -78,6 +77,29 @@ class TrainingResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Labelled sequences: input, classes, and true lengths where they are padded."""
+
+    x: Tensor
+    y: Tensor
+    lengths: Tensor | None
+
+    @staticmethod
+    def of(dataset: Dataset) -> Samples:
+        """The training samples of a data set."""
+        lengths = dataset.train_lengths
+        return Samples(
+            torch.from_numpy(dataset.train_x),
+            torch.from_numpy(dataset.train_y),
+            None if lengths is None else torch.from_numpy(lengths),
+        )
+
+    def __getitem__(self, chosen: Tensor) -> Samples:
+        lengths = None if self.lengths is None else self.lengths[chosen]
+        return Samples(self.x[chosen], self.y[chosen], lengths)
+
+
 def train(
     recipe: str | AnyRecipe,
     *,
@@ -118,16 +140,16 @@ def train(
         validation_fraction = getattr(chosen, "validation_fraction", 0.0)
     _check_numbers(chosen.epochs, seed, validation_fraction)
     dataset = dataset or load_dataset(chosen.dataset)
-    x, y = torch.from_numpy(dataset.train_x), torch.from_numpy(dataset.train_y)
-    held_out: tuple[Tensor, Tensor] | None = None
+    samples = Samples.of(dataset)
+    held_out: Samples | None = None
     if validation_fraction:
         kept, left = stratified_split(dataset.train_y, validation_fraction, seed)
-        held_out, x, y = (x[left], y[left]), x[kept], y[kept]
+        held_out, samples = samples[torch.from_numpy(left)], samples[torch.from_numpy(kept)]
     start = time.perf_counter()
     with _reproducible(seed):
         network = architecture_of(chosen.config).network(chosen.config)
         made_by = {"settings": chosen.settings(), "config": chosen.config.to_dict(), "seed": seed}
-        history = _fit(network, chosen, x, y, held_out, progress, Resumption(resume, made_by))
+        history = _fit(network, chosen, samples, held_out, progress, Resumption(resume, made_by))
     training = {
         "recipe": chosen.name,
         "settings": chosen.settings(),
@@ -263,13 +285,12 @@ def optimisation_of(network: Network, recipe: AnyRecipe, steps: int) -> Optimisa
 def _fit(
     network: Network,
     recipe: AnyRecipe,
-    x: Tensor,
-    y: Tensor,
-    held_out: tuple[Tensor, Tensor] | None,
+    samples: Samples,
+    held_out: Samples | None,
     progress: Callable[[Progress], None] | None,
     resumption: Resumption,
 ) -> list[Progress]:
-    steps = max(1, len(x) // recipe.batch_size)
+    steps = max(1, len(samples.y) // recipe.batch_size)
     optimisation = optimisation_of(network, recipe, steps)
     history: list[Progress] = []
 
@@ -280,27 +301,25 @@ def _fit(
         history.extend(Progress(**entry) for entry in state["history"])
 
     resumption.load(restore)
-    run: Callable[[Tensor], Tensor] = network
-    if getattr(recipe, "channels_first", False):
-        assert isinstance(network, PSpikeSSM)  # made from the recipe's configuration
-        run = partial(channels_first.forward, network)
+    run = _forward_of(network, recipe)
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         network.train()
         torch.set_num_threads(1)  # the noise of the evaluation is compiled and sets OpenMP's own
-        order = torch.randperm(len(x))
+        order = torch.randperm(len(samples.y))
         total_loss, hits = 0.0, 0
         for step in range(steps):
             chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-            logits = run(x[chosen])
-            loss = F.cross_entropy(logits, y[chosen])
+            batch = samples[chosen]
+            logits = run(batch)
+            loss = F.cross_entropy(logits, batch.y)
             optimisation.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimisation.optimizer.step()
             optimisation.after_step()
             total_loss += float(loss.detach())
-            hits += int((logits.argmax(dim=1) == y[chosen]).sum())
-        seen = min(steps * recipe.batch_size, len(x))
-        accuracy = None if held_out is None else _one_draw_accuracy(network, *held_out)
+            hits += int((logits.argmax(dim=1) == batch.y).sum())
+        seen = min(steps * recipe.batch_size, len(samples.y))
+        accuracy = None if held_out is None else _one_draw_accuracy(network, held_out)
         history.append(Progress(epoch, recipe.epochs, total_loss / steps, hits / seen, accuracy))
         optimisation.after_epoch(history[-1])
         resumption.save(
@@ -329,9 +348,20 @@ def warmup_cosine(warmup_fraction: float, total: int) -> Callable[[int], float]:
     return factor
 
 
-def _one_draw_accuracy(network: Network, x: Tensor, y: Tensor) -> float:
-    accuracy = evaluate(network, x.numpy(), y.numpy(), Noise.philox(0), draws=1)
-    return float(accuracy[0])
+def _forward_of(network: Network, recipe: AnyRecipe) -> Callable[[Samples], Tensor]:
+    """Logits of a batch, in the form that the recipe trains in."""
+    if getattr(recipe, "channels_first", False):
+        assert isinstance(network, PSpikeSSM)  # made from the recipe's configuration
+        return lambda batch: channels_first.forward(network, batch.x, batch.lengths)
+    if isinstance(network, PSpikeSSM):
+        return lambda batch: cast(Tensor, network(batch.x, lengths=batch.lengths))
+    return lambda batch: cast(Tensor, network(batch.x))
+
+
+def _one_draw_accuracy(network: Network, held_out: Samples) -> float:
+    lengths = None if held_out.lengths is None else held_out.lengths.numpy()
+    x, y = held_out.x.numpy(), held_out.y.numpy()
+    return float(evaluate(network, x, y, Noise.philox(0), draws=1, lengths=lengths)[0])
 
 
 @contextmanager
