@@ -63,6 +63,12 @@ class Dataset:
     train_lengths: IntArray | None = None
     test_lengths: IntArray | None = None
 
+    @property
+    def tokens(self) -> int | None:
+        """Size of the vocabulary; None where steps hold features."""
+        is_text = self.train_x.dtype.kind == "i"
+        return int(max(self.train_x.max(), self.test_x.max())) + 1 if is_text else None
+
     def describe(self) -> dict[str, object]:
         """Everything but the samples, as plain data, for checkpoints and reports."""
         permutation = {}

@@ -64,7 +64,7 @@ def residual_graph(
     config = network.config
     first, *hidden, last = layer_prefixes(len(network.blocks) + 2)
     builder.add("input", Input((config.d_input,)))
-    x = builder.add(f"{first}_a_encoder", affine_of(network.encoder))
+    x = builder.add(f"{first}_a_encoder", encoder_of(network.encoder))
     for prefix, block in zip(hidden, network.blocks, strict=True):
         x = add_block(prefix, block, x)
     if norm is not None:
@@ -85,6 +85,13 @@ def array_of(tensor: Tensor) -> npt.NDArray[np.float32]:
     """A copy of a tensor, in its own dtype."""
     array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().copy()
     return array
+
+
+def encoder_of(encoder: nn.Module) -> Linear | Affine:
+    """Synapses of an encoder; an embedding takes one-hot tokens, of which one adds its row."""
+    if isinstance(encoder, nn.Embedding):
+        return Linear(array_of(encoder.weight.t().contiguous()))
+    return affine_of(encoder)
 
 
 def affine_of(layer: nn.Module) -> Affine:

@@ -46,8 +46,8 @@ def offline_graph(network: nn.Module) -> Graph:
     """The float graph of a P-SpikeSSM network on buffered sequences.
 
     Raises:
-        PspikeError: E-TARGET-UNSUPPORTED for LayerNorm, tokens and the retrieval head, which have
-            no graph form, and for other networks, which stream anyway.
+        PspikeError: E-TARGET-UNSUPPORTED for LayerNorm and the retrieval head, which have no
+            graph form, and for other networks, which stream anyway.
     """
     if not isinstance(network, PSpikeSSM):
         raise PspikeError(

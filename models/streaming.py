@@ -124,15 +124,6 @@ def not_in_the_dialect(network: PSpikeSSM) -> list[PspikeError]:
                 norms,
             )
         )
-    if config.encoder == "embedding":
-        found.append(
-            _unsupported_error(
-                "the network takes tokens",
-                "the dialect has no node that looks up a row of a table",
-                "retrain with a linear encoder on one-hot features",
-                ["encoder"],
-            )
-        )
     if config.head == "retrieval":
         found.append(
             _unsupported_error(

@@ -6,13 +6,17 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.archives import read_array, read_arrays
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.simulators.layerwise import last_steps
+
+if TYPE_CHECKING:  # torch takes long to load
+    from pspike_deploy.models.datasets import Dataset
 
 Array = npt.NDArray[Any]
 
@@ -22,6 +26,7 @@ CALIBRATION_SAMPLES: Final = 128
 #: Names under which an ``.npz`` may hold its input and its labels.
 INPUT_KEYS: Final = ("x", "data", "test_x")
 LABEL_KEYS: Final = ("y", "labels", "test_y")
+LENGTH_KEYS: Final = ("lengths", "test_lengths")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +39,7 @@ class ExportData:
         labels: (sample,), int64, or None.
         calibration: (sample, step, feature), float64.
         calibration_source: where the calibration samples come from.
+        lengths: (sample,), int64, true lengths in steps where sequences are padded at the end.
     """
 
     name: str
@@ -41,6 +47,7 @@ class ExportData:
     labels: npt.NDArray[np.int64] | None
     calibration: npt.NDArray[np.float64]
     calibration_source: str
+    lengths: npt.NDArray[np.int64] | None = None
 
 
 def known_data(name: str, split: str, copy: Path | None = None) -> ExportData:
@@ -56,11 +63,22 @@ def known_data(name: str, split: str, copy: Path | None = None) -> ExportData:
     dataset = load_dataset(name, copy)
     return ExportData(
         name=f"{dataset.name}, test split ({split or dataset.split})",
-        x=dataset.test_x.astype(np.float64),
+        x=_features(dataset.test_x, dataset).astype(np.float64),
         labels=dataset.test_y.astype(np.int64),
-        calibration=dataset.train_x[:CALIBRATION_SAMPLES].astype(np.float64),
+        calibration=_features(dataset.train_x[:CALIBRATION_SAMPLES], dataset).astype(np.float64),
         calibration_source=f"{CALIBRATION_SAMPLES} samples of the training split",
+        lengths=dataset.test_lengths,
     )
+
+
+def _features(x: Array, dataset: Dataset) -> Array:
+    """Sequences as networks take them: tokens one-hot."""
+    return x if dataset.tokens is None else one_hot(x, dataset.tokens)
+
+
+def one_hot(tokens: Array, vocabulary: int) -> npt.NDArray[np.float32]:
+    """Tokens (sample, step) as float32 (sample, step, feature), 1 at the token and 0 elsewhere."""
+    return np.eye(vocabulary, dtype=np.float32)[tokens]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +91,8 @@ class TrainingData:
         labels: (sample,), int64.
         held_out_x, held_out_labels: samples that are not trained on.
         description: of a known data set, plain data for model files; else None.
+        lengths, held_out_lengths: (sample,), int64, true lengths in steps where sequences are
+            padded at the end.
     """
 
     name: str
@@ -81,6 +101,8 @@ class TrainingData:
     held_out_x: npt.NDArray[np.float32]
     held_out_labels: npt.NDArray[np.int64]
     description: dict[str, Any] | None = None
+    lengths: npt.NDArray[np.int64] | None = None
+    held_out_lengths: npt.NDArray[np.int64] | None = None
 
     @property
     def calibration(self) -> npt.NDArray[np.float32]:
@@ -93,7 +115,10 @@ def known_training_data(name: str, copy: Path | None = None) -> TrainingData:
     from pspike_deploy.models.datasets import load_dataset
 
     d = load_dataset(name, copy)
-    return TrainingData(name, d.train_x, d.train_y, d.test_x, d.test_y, d.describe())
+    x, held_out = _features(d.train_x, d), _features(d.test_x, d)
+    return TrainingData(
+        name, x, d.train_y, held_out, d.test_y, d.describe(), d.train_lengths, d.test_lengths
+    )
 
 
 def user_training_data(
@@ -115,8 +140,16 @@ def user_training_data(
             where=str(data),
         )
     kept, left = stratified_split(found.labels, held_out, seed)
-    x = found.x.astype(np.float32)
-    return TrainingData(found.name, x[kept], found.labels[kept], x[left], found.labels[left])
+    x, lengths = found.x.astype(np.float32), found.lengths
+    return TrainingData(
+        found.name,
+        x[kept],
+        found.labels[kept],
+        x[left],
+        found.labels[left],
+        lengths=None if lengths is None else lengths[kept],
+        held_out_lengths=None if lengths is None else lengths[left],
+    )
 
 
 def user_data(
@@ -129,7 +162,8 @@ def user_data(
     """Data and labels from the user's ``.npy`` or ``.npz`` files.
 
     Args:
-        data: array (sample, step, feature) or, for one feature, (sample, step).
+        data: array (sample, step, feature); for one feature, or of integer tokens, (sample, step).
+            An ``.npz`` may hold ``lengths``, the true steps of sequences padded at the end.
         labels: array (sample,); default: the labels inside the ``.npz``, if any.
         features: features per step that the network takes.
         classes: outputs of the network.
@@ -146,6 +180,9 @@ def user_data(
     if labels is None and data.suffix == ".npz":
         found = _load(data, LABEL_KEYS, required=False)
     y = None if found is None else _checked_labels(found, len(x), classes, str(labels or data))
+    lengths = None
+    if data.suffix == ".npz" and (stored := _load(data, LENGTH_KEYS, required=False)) is not None:
+        lengths = last_steps(stored, len(x), x.shape[1]) + 1
     source = f"the first {min(CALIBRATION_SAMPLES, len(x))} samples of the evaluated data"
     samples = x
     if calibration is not None:
@@ -153,23 +190,39 @@ def user_data(
         assert stored is not None
         samples = checked_data(stored, features, str(calibration))
         source = f"{min(CALIBRATION_SAMPLES, len(samples))} samples of {calibration.name}"
-    return ExportData(data.name, x, y, samples[:CALIBRATION_SAMPLES], source)
+    return ExportData(data.name, x, y, samples[:CALIBRATION_SAMPLES], source, lengths)
 
 
 def checked_data(raw: Array, features: int, where: str) -> npt.NDArray[np.float64]:
     """Input as float64 (sample, step, feature); one feature may lack its axis.
 
+    Integers (sample, step) for a network of several features are tokens: they become one-hot.
+
     Raises:
         PspikeError: E-DATA-SHAPE, E-DATA-EMPTY, E-DATA-VALUES.
     """
     array = raw[..., None] if raw.ndim == 2 and features == 1 else raw
+    if raw.ndim == 2 and features > 1 and raw.dtype.kind in "iu" and raw.size:
+        if int(raw.min()) < 0 or int(raw.max()) >= features:
+            raise PspikeError(
+                "E-DATA-VALUES",
+                "the data hold tokens that the network does not know",
+                why=f"found {int(raw.min())} to {int(raw.max())}; known are 0 to {features - 1}",
+                fix="use the vocabulary of the training data",
+                where=where,
+            )
+        array = one_hot(raw, features)
     if array.ndim != 3 or array.shape[2] != features:
         raise PspikeError(
             "E-DATA-SHAPE",
             f"the data have shape {raw.shape}",
             why=f"the network takes (sample, step, {features})",
-            fix="store one array of that shape"
-            + ("; (sample, step) is fine, too" if features == 1 else ""),
+            fix="store one array of that shape; "
+            + (
+                "(sample, step) is fine, too"
+                if features == 1
+                else "tokens: integers (sample, step)"
+            ),
             where=where,
         )
     if array.size == 0:

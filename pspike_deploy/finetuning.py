@@ -100,6 +100,7 @@ def finetune_to_file(options: FinetuneOptions, *, quiet: bool = False) -> dict[s
             options.settings,
             progress=show,
             resume=resume,
+            lengths=data.lengths,
         )
     document = {
         "model": options.model.name,
@@ -127,11 +128,14 @@ def _accuracies(
 ) -> dict[str, Any]:
     """Accuracy of each network per draw, on the same samples under the same noise."""
     x, labels = data.held_out_x[:MOST_HELD_OUT], data.held_out_labels[:MOST_HELD_OUT]
+    lengths = None if data.held_out_lengths is None else data.held_out_lengths[:MOST_HELD_OUT]
     noise = Noise.philox(options.settings.seed)
 
     def measure(run: Any, network: Graph) -> list[float]:
         return [
-            _share(run(network, x, noise=noise, draw=draw, record=()).outputs, labels)
+            _share(
+                run(network, x, noise=noise, draw=draw, record=(), lengths=lengths).outputs, labels
+            )
             for draw in range(options.draws)
         ]
 

@@ -183,9 +183,17 @@ class _Export:
         for draw in range(draws):
             self.watcher.advance(draw, draws)
             expected = reference.run(
-                graph, data.x, noise=noise, draw=draw, record=(), device=self.options.device
+                graph,
+                data.x,
+                noise=noise,
+                draw=draw,
+                record=(),
+                device=self.options.device,
+                lengths=data.lengths,
             )
-            actual = fixed_point.run(integer, data.x, noise=noise, draw=draw, record=())
+            actual = fixed_point.run(
+                integer, data.x, noise=noise, draw=draw, record=(), lengths=data.lengths
+            )
             overflows += int(actual.run["overflows"])
             agreement.append(float(np.mean(expected.predictions == actual.predictions)))
             if data.labels is not None:

@@ -26,6 +26,7 @@ def run(
     draw: int = 0,
     record: Collection[str] | None = None,
     replay: Mapping[str, npt.NDArray[Any]] | None = None,
+    lengths: npt.ArrayLike | None = None,
 ) -> Recording:
     """Run an integer graph.
 
@@ -38,6 +39,8 @@ def run(
         record: names of nodes to record; default all.
         replay: spikes (sample, step, neuron) that replace a sampling node's output (teacher
             forcing).
+        lengths: true lengths in steps (sample,) where sequences are padded at the end; outputs are
+            those of the last true step.
 
     Raises:
         PspikeError: E-USAGE for a float graph, E-DATA-* for unusable data, E-OVERFLOW under the
@@ -53,6 +56,7 @@ def run(
     require_int64(graph)
     data = layerwise.checked_input(graph, x)
     indices = layerwise.sample_indices(samples, len(data))
+    ends = layerwise.last_steps(lengths, len(data), data.shape[1])
     names = layerwise.recordable(graph) if record is None else tuple(record)
     parts: list[tuple[dict[str, Any], dict[str, Any], npt.NDArray[Any]]] = []
     overflows = 0
@@ -67,7 +71,8 @@ def run(
             forced,
         )
         overflows += state.overflows
-        parts.append((result.recorded, state.probabilities, result.output[:, -1]))
+        last = result.output[np.arange(len(ends[part])), ends[part]]
+        parts.append((result.recorded, state.probabilities, last))
     fraction = graph.output_format(graph.output_name).fractions()
     return Recording(
         values={n: _stack(graph, n, [p[0][n] for p in parts]) for n in names},

@@ -120,6 +120,29 @@ def checked_input(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return array.astype(np.float64)
 
 
+def last_steps(lengths: npt.ArrayLike | None, count: int, steps: int) -> npt.NDArray[np.int64]:
+    """Position of the last true step of every sample; all of equal length without ``lengths``.
+
+    Raises:
+        PspikeError: E-DATA-SHAPE where a length lies outside of 1 … steps, or their number differs.
+    """
+    if lengths is None:
+        return np.full(count, steps - 1, np.int64)
+    found = np.asarray(lengths)
+    if found.shape != (count,) or found.dtype.kind not in "iu":
+        why = f"expected {count} integers, found {found.dtype} {found.shape}"
+    elif count and (found.min() < 1 or found.max() > steps):
+        why = f"found {found.min()} to {found.max()}; the sequences have {steps} steps"
+    else:
+        return found.astype(np.int64) - 1
+    raise PspikeError(
+        "E-DATA-SHAPE",
+        "the lengths do not fit the sequences",
+        why=why,
+        fix="give the number of true steps of every sample",
+    )
+
+
 def sample_indices(samples: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int64]:
     """Indices in the data set, defaulting to 0 … count - 1.
 

@@ -104,6 +104,7 @@ def run(
     record: Collection[str] | None = None,
     device: str = "auto",
     dtype: Literal["float32", "float64"] = "float64",
+    lengths: npt.ArrayLike | None = None,
 ) -> Recording:
     """Run a float graph.
 
@@ -116,6 +117,8 @@ def run(
         record: names of nodes to record; default all.
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
         dtype: precision of everything but the compare, which is float64.
+        lengths: true lengths in steps (sample,) where sequences are padded at the end; outputs are
+            those of the last true step.
 
     Raises:
         PspikeError: E-USAGE for an integer graph, E-DATA-*, E-DEVICE, E-NOISE.
@@ -129,6 +132,7 @@ def run(
         )
     data = layerwise.checked_input(graph, x)
     indices = layerwise.sample_indices(samples, len(data))
+    ends = layerwise.last_steps(lengths, len(data), data.shape[1])
     names = layerwise.recordable(graph) if record is None else tuple(record)
     target = resolve_device(device)
     parts: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
@@ -146,7 +150,8 @@ def run(
             )
             kept = {n: p.cpu().numpy() for n, p in state.probabilities.items() if n in names}
             recorded = {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()}
-            parts.append((recorded, kept, result.output[:, -1].double().cpu().numpy()))
+            last = result.output[torch.arange(len(ends[part])), ends[part]]
+            parts.append((recorded, kept, last.double().cpu().numpy()))
             for name, peak in state.state_peaks.items():
                 peaks[name] = max(peak, peaks.get(name, 0.0))
     return Recording(

@@ -104,3 +104,25 @@ def test_the_embedded_digits_are_calibrated_on_their_training_split() -> None:
     assert data.labels is not None
     assert np.bincount(data.labels).min() >= 34, "stratified"
     assert "training" in data.calibration_source
+
+
+def test_integers_without_a_feature_axis_are_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npz"
+    np.savez(path, x=np.array([[2, 0, 1], [1, 1, 0]]), y=[0, 1], lengths=[3, 2])
+    data = user_data(path, None, features=3, classes=2)
+    assert data.x.shape == (2, 3, 3)
+    assert np.array_equal(data.x.argmax(axis=2), [[2, 0, 1], [1, 1, 0]])
+    assert (data.x.sum(axis=2) == 1).all()
+    assert data.lengths is not None
+    assert data.lengths.tolist() == [3, 2]
+    np.savez(path, x=np.array([[3, 0, 1]]))
+    with pytest.raises(PspikeError, match="E-DATA-VALUES"):
+        user_data(path, None, features=3, classes=2)
+
+
+def test_lengths_beyond_the_sequences_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.zeros((2, 3, 3)), lengths=[3, 4])
+    with pytest.raises(PspikeError, match="E-DATA-SHAPE") as refused:
+        user_data(path, None, features=3, classes=2)
+    assert "3 to 4" in refused.value.why

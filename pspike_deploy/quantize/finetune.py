@@ -83,6 +83,7 @@ def finetune(
     *,
     progress: Callable[[FinetuneProgress], None] | None = None,
     resume: Path | None = None,
+    lengths: npt.NDArray[np.int64] | None = None,
 ) -> Graph:
     """Fine-tune a float graph under quantisation; equal arguments give equal weights.
 
@@ -96,6 +97,7 @@ def finetune(
         progress: called after every step.
         resume: file that holds the state of the training; where it exists, the training goes on
             from it, to the same weights.
+        lengths: true lengths int (sample,) of sequences that are padded at the end.
 
     Returns:
         The folded float graph with trained parameters.
@@ -128,7 +130,10 @@ def finetune(
     noise = Noise.philox(settings.seed)
     while training.step < settings.steps:
         epoch, chosen = training.batch()
-        training.advance(data[chosen], torch.from_numpy(classes[chosen]), chosen, noise, draw=epoch)
+        logits = trainable.logits(
+            data[chosen], chosen, noise, epoch, None if lengths is None else lengths[chosen]
+        )
+        training.advance(logits, torch.from_numpy(classes[chosen]))
         if training.step % STEPS_BETWEEN_SAVES == 0 or training.step == settings.steps:
             resumption.save(training.state())
         if progress is not None:
@@ -155,19 +160,11 @@ class _Training:
         order = np.random.default_rng([self._settings.seed, epoch]).permutation(self._samples)
         return epoch, np.sort(order[place * size : (place + 1) * size]).astype(np.int64)
 
-    def advance(
-        self,
-        x: npt.NDArray[Any],
-        labels: torch.Tensor,
-        samples: npt.NDArray[np.int64],
-        noise: Noise,
-        draw: int,
-    ) -> None:
+    def advance(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """One step of the optimiser."""
         share = self.step / self._settings.steps
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-        logits = self._network.logits(x, samples, noise, draw)
         loss = F.cross_entropy(logits, labels)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -47,6 +47,7 @@ from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.formats import Choice
 from pspike_deploy.quantize.integers import Quantizer
 from pspike_deploy.simulators.fixed_point_nodes import Run, evaluate
+from pspike_deploy.simulators.layerwise import last_steps
 
 IntArray = npt.NDArray[np.int64]
 
@@ -146,9 +147,21 @@ class TrainableGraph:
             found[name] = Value(integers, _straight_through(smooth, exact))
         return found
 
-    def logits(self, x: npt.ArrayLike, samples: IntArray, noise: Noise, draw: int = 0) -> Tensor:
-        """Logits (sample, class) after the last step; arguments and errors of :meth:`forward`."""
-        return self.forward(x, samples, noise, draw)[self._graph.output_name].real[:, -1]
+    def logits(
+        self,
+        x: npt.ArrayLike,
+        samples: IntArray,
+        noise: Noise,
+        draw: int = 0,
+        lengths: IntArray | None = None,
+    ) -> Tensor:
+        """Logits (sample, class) after the last step; arguments and errors of :meth:`forward`.
+
+        ``lengths``: true lengths (sample,) of sequences padded at the end.
+        """
+        values = self.forward(x, samples, noise, draw)[self._graph.output_name].real
+        last = torch.from_numpy(last_steps(lengths, *values.shape[:2]))
+        return values[torch.arange(len(values)), last]
 
     def _fake_quantised(self, work: Quantizer, integer: Graph, name: str) -> dict[str, Tensor]:
         """Parameters as the integer node holds them, in real units, with gradients."""
