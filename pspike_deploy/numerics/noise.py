@@ -93,27 +93,28 @@ class PhiloxNoise(Noise):
         object.__setattr__(self, "seed", _word("seed", self.seed))
 
     def words(
-        self, site: int, samples: Samples, steps: int, neurons: int, draw: int = 0
+        self, site: int, samples: Samples, steps: int, neurons: int, draw: int = 0, bits: int = 64
     ) -> npt.NDArray[np.uint64]:
-        """Raw 64-bit words, uint64, shape (len(samples), steps, neurons)."""
+        """The first ``bits`` of 64 random bits, uint64, shape (len(samples), steps, neurons)."""
         from pspike_deploy.numerics.philox import philox_words
 
         draw = _word("draw", draw)
-        return philox_words(self.seed, site, np.asarray(samples, np.int64), steps, neurons, draw)
+        indices = np.asarray(samples, np.int64)
+        return philox_words(self.seed, site, indices, steps, neurons, draw, bits=bits)
 
     def uniform(
         self, site: int, samples: Samples, steps: int, neurons: int, draw: int = 0
     ) -> FloatArray:
         """Uniform numbers in [0, 1) on the grid of 2**-53."""
-        words = self.words(site, samples, steps, neurons, draw)
-        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        numbers = self.integers(site, samples, steps, neurons, 53, draw).astype(np.float64)
+        numbers *= 2.0**-53
+        return numbers
 
     def integers(
         self, site: int, samples: Samples, steps: int, neurons: int, bits: int, draw: int = 0
     ) -> IntArray:
-        """The first ``bits`` bits of each word."""
-        words = self.words(site, samples, steps, neurons, draw)
-        return (words >> np.uint64(64 - bits)).astype(np.int64)
+        """The first ``bits`` bits of each word, at most 63."""
+        return self.words(site, samples, steps, neurons, draw, bits).view(np.int64)
 
     def describe(self) -> dict[str, str | int]:
         """Kind and seed."""

@@ -13,26 +13,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, prange, uint64
+from llvmlite import ir
+from numba import njit, prange, types, uint64
+from numba.extending import intrinsic
 
 _ROUNDS = 10
 _MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
 _MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
 _WEYL_0 = np.uint64(0x9E3779B97F4A7C15)
 _WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
-_LOW_32 = np.uint64(0xFFFFFFFF)
-_SHIFT_32 = np.uint64(32)
 
 
-@njit(inline="always", cache=True)
-def _high_word(a: Any, b: Any) -> Any:
-    """Upper 64 bits of the 128-bit product of two unsigned 64-bit words."""
-    a_low, a_high = a & _LOW_32, a >> _SHIFT_32
-    b_low, b_high = b & _LOW_32, b >> _SHIFT_32
-    low = a_low * b_low
-    middle = a_high * b_low + (low >> _SHIFT_32)
-    cross = a_low * b_high + (middle & _LOW_32)
-    return a_high * b_high + (middle >> _SHIFT_32) + (cross >> _SHIFT_32)
+@intrinsic
+def _high_word(context: Any, a: Any, b: Any) -> Any:
+    """Upper 64 bits of the 128-bit product of two unsigned 64-bit words: one instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, words: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(word, wide) for word in words))
+        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), generate
 
 
 @njit(inline="always", cache=True)
@@ -48,7 +49,9 @@ def _block(c0: Any, c1: Any, c2: Any, c3: Any, key_0: Any, key_1: Any) -> Any:
 
 
 @njit(parallel=True, cache=True)
-def _fill(words: Any, seed: Any, site: Any, samples: Any, first_step: Any, draw: Any) -> None:
+def _fill(
+    words: Any, seed: Any, site: Any, samples: Any, first_step: Any, draw: Any, shift: Any
+) -> None:
     n_samples, n_steps, n_neurons = words.shape
     for row in prange(n_samples * n_steps):
         batch, step = row // n_steps, row % n_steps
@@ -57,13 +60,13 @@ def _fill(words: Any, seed: Any, site: Any, samples: Any, first_step: Any, draw:
                 uint64(block + 1), uint64(first_step + step), samples[batch], draw, seed, site
             )
             first = 4 * block
-            words[batch, step, first] = w0
+            words[batch, step, first] = w0 >> shift
             if first + 1 < n_neurons:
-                words[batch, step, first + 1] = w1
+                words[batch, step, first + 1] = w1 >> shift
             if first + 2 < n_neurons:
-                words[batch, step, first + 2] = w2
+                words[batch, step, first + 2] = w2 >> shift
             if first + 3 < n_neurons:
-                words[batch, step, first + 3] = w3
+                words[batch, step, first + 3] = w3 >> shift
 
 
 def philox_words(
@@ -74,8 +77,9 @@ def philox_words(
     neurons: int,
     draw: int = 0,
     first_step: int = 0,
+    bits: int = 64,
 ) -> npt.NDArray[np.uint64]:
-    """Raw 64-bit words, shape (len(samples), steps, neurons), uint64.
+    """The first ``bits`` bits of random words, shape (len(samples), steps, neurons), uint64.
 
     Args:
         seed: first key word, 0 … 2**64 - 1.
@@ -85,8 +89,10 @@ def philox_words(
         neurons: number of neurons of the site.
         draw: independent repetition, >= 0.
         first_step: time step of the first row within the sample.
+        bits: how many of the 64 bits of each word, 1 … 64.
     """
     words = np.empty((len(samples), steps, neurons), dtype=np.uint64)
     keys = np.asarray(samples).astype(np.uint64)
-    _fill(words, np.uint64(seed), np.uint64(site), keys, np.uint64(first_step), np.uint64(draw))
+    numbers = (np.uint64(n) for n in (first_step, draw, 64 - bits))
+    _fill(words, np.uint64(seed), np.uint64(site), keys, *numbers)
     return words
