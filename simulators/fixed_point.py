@@ -14,7 +14,8 @@ from pspike_deploy.graph.limits import require_int64
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import layerwise
-from pspike_deploy.simulators.fixed_point_nodes import IntArray, Run, evaluate
+from pspike_deploy.simulators.fixed_point_nodes import evaluate
+from pspike_deploy.simulators.fixed_point_run import IntArray, Run
 
 
 def run(
@@ -76,7 +77,7 @@ def run(
     fraction = graph.output_format(graph.output_name).fractions()
     return Recording(
         values={n: _stack(graph, n, [p[0][n] for p in parts]) for n in names},
-        probabilities={n: np.concatenate([p[1][n] for p in parts]) for n in parts[0][1]},
+        probabilities={n: _joined([p[1][n] for p in parts]) for n in parts[0][1]},
         outputs=np.concatenate([p[2] for p in parts]) * np.exp2(-fraction.astype(np.float64)),
         samples=indices,
         run=run_facts(graph, "fixed-point", noise, draw, overflows),
@@ -103,5 +104,10 @@ def run_facts(
 
 
 def _stack(graph: Graph, name: str, parts: list[IntArray]) -> npt.NDArray[Any]:
-    joined = np.concatenate(parts)
+    joined = _joined(parts)
     return joined.astype(np.uint8) if graph.nodes[name].spikes else joined
+
+
+def _joined(parts: list[IntArray]) -> IntArray:
+    """The parts one after another; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,22 +1,20 @@
 """The fixed-point simulator's node functions: ``docs/semantics.md`` on whole int64 arrays.
 
 Values are (sample, step, neuron). One function per node type, found by
-:func:`functools.singledispatch`; the loops of neurons with states are compiled.
+:func:`functools.singledispatch`; loops over neurons are compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import scipy.signal
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.neurons import ORDERS, TWO_STATE_COEFFICIENTS, TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
@@ -37,76 +35,12 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
-from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.simulators.fixed_point_run import IntArray, Run
 
-if TYPE_CHECKING:  # numba takes long to load, and not every graph needs it
-    from pspike_deploy.simulators.kernels import Overflows
-
-IntArray = npt.NDArray[np.int64]
-
-#: Largest sum of products that float64 arithmetic still adds up exactly.
-_EXACT_IN_FLOAT64: Final = 2**53
-#: The same where an FFT adds them up: its rounding stays far below one half.
+#: Largest sums of products that floating-point arithmetic still adds up exactly.
+_EXACT_IN: Final = ((2**24, np.float32), (2**53, np.float64))
+#: The same in float64 where an FFT adds them up: its rounding stays far below one half.
 _EXACT_IN_FFT: Final = 2**40
-
-
-@dataclass
-class Run:
-    """What the node functions need besides node and input; counts overflows."""
-
-    graph: Graph
-    noise: Noise
-    samples: IntArray
-    draw: int
-    record: Collection[str]
-    overflows: int = 0
-    probabilities: dict[str, IntArray] = field(default_factory=dict)
-
-    def count(self, name: str, found: Overflows, state: Format) -> None:
-        """Count overflows in a compiled loop, and end the run where the policy says so."""
-        self.overflows += found.total
-        if found.total and self.graph.semantics.overflow == "error":
-            sample, step, neuron, value = found.place
-            place = (int(self.samples[sample]), step, neuron)
-            raise overflow_error(name, "state", place, value, state.bits)
-
-    def fit(
-        self, name: str, register: str, values: IntArray, bits: int, first_step: int = 0
-    ) -> IntArray:
-        """Apply the overflow policy to ``values`` of a register; axes (sample, step, neuron)."""
-        limit = 2 ** (bits - 1) - 1
-        outside = (values > limit) | (values < -limit)
-        if not outside.any():
-            return values
-        self.overflows += int(outside.sum())
-        policy = self.graph.semantics.overflow
-        if policy == "error":
-            sample, step, neuron = (int(i) for i in np.argwhere(outside)[0])
-            raise overflow_error(
-                name,
-                register,
-                (int(self.samples[sample]), first_step + step, neuron),
-                int(values[sample, step, neuron]),
-                bits,
-            )
-        if policy == "saturate":
-            return np.clip(values, -limit, limit)
-        wrapped: IntArray = ((values + 2 ** (bits - 1)) & (2**bits - 1)) - 2 ** (bits - 1)
-        return wrapped
-
-
-def overflow_error(
-    name: str, register: str, place: tuple[int, int, int], value: int, bits: int
-) -> PspikeError:
-    """The error for a value that left its register; ``place``: (sample, step, neuron)."""
-    return PspikeError(
-        "E-OVERFLOW",
-        f"register {register!r} of node {name!r} overflowed",
-        why=f"value {value} at sample {place[0]}, step {place[1]}, neuron {place[2]}; "
-        f"{bits} bits hold at most ±{2 ** (bits - 1) - 1}",
-        fix="calibrate on data that cover this case, or choose the overflow policy 'saturate'",
-        where=name,
-    )
 
 
 def evaluate(state: Run, name: str, inputs: Sequence[Any]) -> Any:
@@ -141,8 +75,12 @@ def _half_up(values: IntArray, shift: npt.NDArray[np.int64]) -> IntArray:
     return ((values << left) + half) >> right
 
 
-def _shift(formats: NodeQuantization, point: int, target: int) -> npt.NDArray[np.int64]:
-    return formats.tensors["a"].fractions() + point - target
+def _shift(
+    node: ChannelAffine | Bernoulli, formats: NodeQuantization, others: int
+) -> npt.NDArray[np.int64]:
+    """Shift behind the gain of every neuron, (neuron,)."""
+    shift = formats.tensors["a"].fractions() + others
+    return np.ascontiguousarray(np.broadcast_to(shift, node.a.shape))
 
 
 @node_output.register
@@ -158,64 +96,78 @@ def _(
 
 @node_output.register
 def _(node: Linear, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run) -> Any:
-    (x,) = inputs
-    weight = node.weight
-    largest = int(np.abs(weight.astype(np.int64)).sum(axis=1).max(initial=0))
-    if largest * int(np.abs(x).max(initial=0)) < _EXACT_IN_FLOAT64:
-        total = (x.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
-    else:
-        total = x @ weight.T.astype(np.int64)
+    total = _matrix_product(inputs[0], node.weight.T)
     return run.fit(name, "output", total, formats.output.bits)
+
+
+def _matrix_product(x: IntArray, weight: npt.NDArray[Any]) -> IntArray:
+    """``x @ weight`` in the fastest arithmetic that is exact for these numbers."""
+    largest = int(np.abs(weight.astype(np.int64)).sum(axis=0).max(initial=0))
+    largest *= max(int(x.max(initial=0)), -int(x.min(initial=0)))
+    for limit, dtype in _EXACT_IN:
+        if largest < limit:
+            return (x.astype(dtype) @ weight.astype(dtype)).astype(np.int64)
+    return x @ weight.astype(np.int64)
+
+
+def _accumulated(node: ChannelAffine | Bernoulli, x: IntArray, name: str, run: Run) -> IntArray:
+    from pspike_deploy.simulators.pointwise_kernels import accumulate
+
+    factors = (array.astype(np.int64) for array in (node.a, node.b))
+    total, overflows = accumulate(x, *factors, run.wraps)
+    run.count(name, overflows, ACCUMULATOR_BITS, "accumulator")
+    return total
 
 
 @node_output.register
 def _(
     node: ChannelAffine, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
-    total = inputs[0] * node.a.astype(np.int64) + node.b.astype(np.int64)
-    total = run.fit(name, "accumulator", total, ACCUMULATOR_BITS)
-    y = _half_up(total, _shift(formats, point, int(formats.output.fractions())))
-    return run.fit(name, "output", y, formats.output.bits)
+    from pspike_deploy.simulators.pointwise_kernels import rescale
+
+    y = _accumulated(node, inputs[0], name, run)
+    shift = _shift(node, formats, point - int(formats.output.fractions()))
+    run.count(
+        name, rescale(y, shift, formats.output.bits, run.wraps), formats.output.bits, "output"
+    )
+    return y
 
 
 @node_output.register
 def _(
     node: Bernoulli, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
+    from pspike_deploy.simulators.pointwise_kernels import sample
+
     bits = run.graph.semantics.noise_bits
-    total = inputs[0] * node.a.astype(np.int64) + node.b.astype(np.int64)
-    total = run.fit(name, "accumulator", total, ACCUMULATOR_BITS)
-    code = np.clip(_half_up(total, _shift(formats, point, bits)), 0, 2**bits)
-    if name in run.record:
-        run.probabilities[name] = code
+    code = _accumulated(node, inputs[0], name, run)
     _, steps, neurons = code.shape
     uniform = run.noise.integers(node.site, run.samples, steps, neurons, bits, run.draw)
-    return (uniform < code).astype(np.int64)
+    spikes = sample(code, _shift(node, formats, point - bits), uniform, bits)
+    if name in run.record:
+        run.probabilities[name] = code
+    return spikes
 
 
-def _tabled(node: Activation | SoftmaxSum, values: IntArray, point: int) -> IntArray:
-    """The table of a node between its samples, at values >= 0; 0 behind its end."""
-    shift = point - node.table_step_bits
-    table = np.append(node.table.astype(np.int64), 0)
-    intervals = len(node.table) - 1
-    index = np.minimum(values >> shift, intervals)
-    rise = (table[index + 1] - table[index]) * (values & ((1 << shift) - 1))
-    between: IntArray = table[index] + np.sign(rise) * (np.abs(rise) >> shift)
-    return np.where(index < intervals, between, 0)
+def _interval_bits(node: Activation | SoftmaxSum, point: int) -> int:
+    """Bits of one step of the node's table."""
+    return point - node.table_step_bits
 
 
 @node_output.register
 def _(
     node: Activation, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
+    from pspike_deploy.simulators.pointwise_kernels import gelu, sigmoid
+
     (x,) = inputs
     if node.kind == "relu":
         return np.maximum(x, 0)
-    correction = _tabled(node, np.abs(x), point)
+    table, interval = node.table.astype(np.int64), _interval_bits(node, point)
     if node.kind == "sigmoid":
-        y = np.where(x < 0, correction, (1 << point) - correction)
+        y = sigmoid(x, table, interval, 1 << point)
         return run.fit(name, "output", y, formats.output.bits)
-    return np.maximum(x, 0) - correction
+    return gelu(x, table, interval)
 
 
 @node_output.register
@@ -274,9 +226,9 @@ def _(
         input_shift=int(tensors["b_bar"].fractions()) + point - f_state,
         direct_shift=int(tensors["d"].fractions()) + point - f_out,
         state_bits=tensors["state"].bits,
-        wrap=run.graph.semantics.overflow == "wrap",
+        wrap=run.wraps,
     )
-    run.count(name, overflows, tensors["state"])
+    run.count(name, overflows, tensors["state"].bits)
     return run.fit(name, "output", y, formats.output.bits)
 
 
@@ -344,10 +296,10 @@ def _(
             semantics.noise_bits,
             point,
             tensors["state"].bits,
-            int(semantics.overflow == "wrap"),
+            int(run.wraps),
         ),
     )
-    run.count(name, overflows, tensors["state"])
+    run.count(name, overflows, tensors["state"].bits)
     return spikes
 
 
@@ -363,9 +315,9 @@ def _(
         factors=np.stack([getattr(node, field).astype(np.int64) for field in names]),
         shifts=tuple(int(formats.tensors[field].fractions()) for field in names),
         bits=state.bits,
-        wrap=run.graph.semantics.overflow == "wrap",
+        wrap=run.wraps,
     )
-    run.count(name, overflows, state)
+    run.count(name, overflows, state.bits)
     return y
 
 
@@ -382,9 +334,9 @@ def _(
         decay=node.decay.astype(np.int64),
         shift=int(formats.tensors["decay"].fractions()),
         bits=state.bits,
-        wrap=run.graph.semantics.overflow == "wrap",
+        wrap=run.wraps,
     )
-    run.count(name, overflows, state)
+    run.count(name, overflows, state.bits)
     return y
 
 
@@ -392,9 +344,12 @@ def _(
 def _(
     node: SoftmaxSum, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
+    from pspike_deploy.simulators.pointwise_kernels import interpolate
+
     (x,) = inputs
     state = formats.tensors["state"]
-    power = _tabled(node, x.max(axis=-1, keepdims=True) - x, point)
+    below = x.max(axis=-1, keepdims=True) - x
+    power = interpolate(below, node.table.astype(np.int64), _interval_bits(node, point))
     total = power.sum(axis=-1, keepdims=True)
     share = ((power << int(state.fractions() + 1)) + total) // (2 * total)
     return _running_sum(share, state, name, run)

@@ -46,7 +46,8 @@ from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.formats import Choice
 from pspike_deploy.quantize.integers import Quantizer
-from pspike_deploy.simulators.fixed_point_nodes import Run, evaluate
+from pspike_deploy.simulators.fixed_point_nodes import evaluate
+from pspike_deploy.simulators.fixed_point_run import Run
 from pspike_deploy.simulators.layerwise import last_steps
 
 IntArray = npt.NDArray[np.int64]

@@ -1,0 +1,151 @@
+"""Compiled loops of the fixed-point simulator for nodes without states (numba, cached on disk).
+
+Equations: ``docs/semantics.md``. One pass over memory each, where NumPy needs one per operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, prange
+
+from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS
+from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
+
+IntArray = npt.NDArray[np.int64]
+
+
+@njit(inline="always", cache=True)
+def _half_up(value: Any, shift: Any) -> Any:
+    """Divide by 2**shift, rounding halves up; a negative shift multiplies."""
+    return (value + (1 << (shift - 1))) >> shift if shift > 0 else value << -shift
+
+
+@njit(inline="always", cache=True)
+def _between(table: Any, value: Any, shift: Any) -> Any:
+    """A table by steps of 2**shift at ``value >= 0``, linear between entries; 0 behind its end."""
+    index = value >> shift
+    if index >= table.size - 1:
+        return 0
+    rise = (table[index + 1] - table[index]) * (value - (index << shift))
+    return table[index] + toward_zero(rise, shift)
+
+
+@njit(parallel=True, cache=True)
+def _accumulate(
+    x: Any, a: Any, b: Any, bits: Any, wrap: Any, y: Any, overflows: Any, first: Any
+) -> None:
+    samples, steps, neurons = x.shape
+    for sample in prange(samples):
+        for step in range(steps):
+            for neuron in range(neurons):
+                total = a[neuron] * x[sample, step, neuron] + b[neuron]
+                at = (sample, step, neuron)
+                y[at] = register(total, bits, wrap, overflows, first, at)
+
+
+def accumulate(x: IntArray, a: IntArray, b: IntArray, wrap: bool) -> tuple[IntArray, Overflows]:
+    """``fit(a * x + b, 48)`` (sample, step, neuron), and the overflows.
+
+    Args:
+        x: (sample, step, neuron).
+        a, b: (neuron,).
+        wrap: wrap on overflow instead of saturating.
+    """
+    y = np.empty(x.shape, np.int64)
+    found = Overflows.of(len(x))
+    _accumulate(x, a, b, ACCUMULATOR_BITS, wrap, y, *found.arrays)
+    return y, found
+
+
+@njit(parallel=True, cache=True)
+def _rescale(values: Any, shift: Any, bits: Any, wrap: Any, overflows: Any, first: Any) -> None:
+    samples, steps, neurons = values.shape
+    for sample in prange(samples):
+        for step in range(steps):
+            for neuron in range(neurons):
+                at = (sample, step, neuron)
+                value = _half_up(values[at], shift[neuron])
+                values[at] = register(value, bits, wrap, overflows, first, at)
+
+
+def rescale(values: IntArray, shift: IntArray, bits: int, wrap: bool) -> Overflows:
+    """``fit(half_up(values, shift), bits)`` in place; returns the overflows.
+
+    Args:
+        values: (sample, step, neuron); overwritten.
+        shift: (neuron,).
+        bits: width of the register.
+        wrap: wrap on overflow instead of saturating.
+    """
+    found = Overflows.of(len(values))
+    _rescale(values, shift, bits, wrap, *found.arrays)
+    return found
+
+
+@njit(parallel=True, cache=True)
+def _sample(values: Any, shift: Any, uniform: Any, largest: Any, spikes: Any) -> None:
+    samples, steps, neurons = values.shape
+    for sample in prange(samples):
+        for step in range(steps):
+            for neuron in range(neurons):
+                at = (sample, step, neuron)
+                code = min(max(_half_up(values[at], shift[neuron]), 0), largest)
+                values[at] = code
+                spikes[at] = uniform[at] < code
+
+
+def sample(values: IntArray, shift: IntArray, uniform: IntArray, noise_bits: int) -> IntArray:
+    """Spikes 0 and 1 where ``uniform < Q``; Q takes the place of ``values``.
+
+    Args:
+        values: accumulators (sample, step, neuron); overwritten with the codes Q.
+        shift: (neuron,).
+        uniform: noise integers of k bits (sample, step, neuron).
+        noise_bits: k.
+    """
+    spikes = np.empty_like(values)
+    _sample(values, shift, uniform, 2**noise_bits, spikes)
+    return spikes
+
+
+@njit(parallel=True, cache=True)
+def _interpolate(values: Any, table: Any, shift: Any, y: Any) -> None:
+    for i in prange(values.size):
+        y[i] = _between(table, values[i], shift)
+
+
+def interpolate(values: IntArray, table: IntArray, shift: int) -> IntArray:
+    """The table at values >= 0 of any shape, by a step of ``2**shift``; 0 behind its end."""
+    y = np.empty(values.shape, np.int64)
+    _interpolate(values.ravel(), table, shift, y.reshape(-1))
+    return y
+
+
+@njit(parallel=True, cache=True)
+def _gelu(x: Any, table: Any, shift: Any, y: Any) -> None:
+    for i in prange(x.size):
+        y[i] = max(x[i], 0) - _between(table, abs(x[i]), shift)
+
+
+def gelu(x: IntArray, table: IntArray, shift: int) -> IntArray:
+    """Rectifier minus the table at abs(x); ``shift``: bits of one step of the table."""
+    y = np.empty(x.shape, np.int64)
+    _gelu(x.ravel(), table, shift, y.reshape(-1))
+    return y
+
+
+@njit(parallel=True, cache=True)
+def _sigmoid(x: Any, table: Any, shift: Any, one: Any, y: Any) -> None:
+    for i in prange(x.size):
+        correction = _between(table, abs(x[i]), shift)
+        y[i] = correction if x[i] < 0 else one - correction
+
+
+def sigmoid(x: IntArray, table: IntArray, shift: int, one: int) -> IntArray:
+    """The table at abs(x) for negative x, else ``one`` minus it, before its register limit."""
+    y = np.empty(x.shape, np.int64)
+    _sigmoid(x.ravel(), table, shift, one, y.reshape(-1))
+    return y
