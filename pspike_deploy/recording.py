@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pspike_deploy.archives import MAXIMUM_RATIO, read_arrays
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.numerics.noise import UNIFORM_BITS
 
 Array = npt.NDArray[Any]
 
@@ -36,12 +37,14 @@ class Recording:
         values: output of each recorded node, shape (sample, step, neuron); spikes are uint8,
             integers int64, real values float32 or float64.
         probabilities: spike probability of each sampling node, shape (sample, step, neuron). A
-            float run stores p (float64), an integer run the code Q (int64), p = Q / 2**noise_bits.
+            float run stores p (float64), an integer run a code (int64), p = code / 2**bits with the
+            bits of :meth:`code_bits`.
         outputs: output of the graph after the last step, shape (sample, output).
         samples: index of each sample in the data set, shape (sample,).
         run: what ran, as plain data: ``backend``, ``graph`` (digest), ``noise``, ``draw``,
             ``integer`` (bool), ``noise_bits``, ``fraction_bits`` by node, ``order`` (nodes in
-            topological order), ``latency`` by node, ``overflows`` (count, integer runs).
+            topological order), ``latency`` by node, ``overflows`` (count, integer runs), and
+            ``probability_bits`` by node where they differ from ``noise_bits``.
     """
 
     values: Mapping[str, Array]
@@ -49,6 +52,10 @@ class Recording:
     outputs: Array
     samples: Array
     run: Mapping[str, Any] = field(default_factory=dict)
+
+    def code_bits(self, name: str) -> int:
+        """Bits of the codes of a sampling node in an integer run."""
+        return int(self.run.get("probability_bits", {}).get(name, self.run["noise_bits"]))
 
     @property
     def predictions(self) -> Array:
@@ -158,6 +165,16 @@ def _unusable(array: Array) -> bool:
     return bool(array.size and (array.max() > limit or array.min() < -limit))
 
 
+def finer_probabilities(roundings: Mapping[str, str]) -> dict[str, Any]:
+    """Header entry of an integer run for codes that are finer than the noise; {} without any.
+
+    Args:
+        roundings: rounding rule by sampling node.
+    """
+    finer = {name: UNIFORM_BITS for name, rule in roundings.items() if rule == "stochastic"}
+    return {"probability_bits": finer} if finer else {}
+
+
 def _header_problems(recording: Recording) -> Iterator[str]:
     run = recording.run
     kinds: dict[str, type] = {
@@ -177,6 +194,9 @@ def _header_problems(recording: Recording) -> Iterator[str]:
             return
     if not 1 <= run["noise_bits"] <= 64:
         yield f"noise_bits is {run['noise_bits']}"
+    finer = run.get("probability_bits", {})
+    if type(finer) is not dict or not all(type(b) is int and 1 <= b <= 62 for b in finer.values()):
+        yield f"probability_bits is {finer!r}"
     for name, point in run["fraction_bits"].items():
         points = point if isinstance(point, list) else [point]
         if not all(type(p) is int and abs(p) <= _LARGEST_POINT for p in points):

@@ -12,7 +12,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.limits import require_int64
 from pspike_deploy.numerics.noise import Noise
-from pspike_deploy.recording import Recording
+from pspike_deploy.recording import Recording, finer_probabilities
 from pspike_deploy.simulators import layerwise
 from pspike_deploy.simulators.fixed_point_nodes import evaluate
 from pspike_deploy.simulators.fixed_point_run import IntArray, Run
@@ -100,6 +100,7 @@ def run_facts(
         "order": list(layerwise.recordable(graph)),
         "latency": dict.fromkeys(formats, 0),
         "overflows": overflows,
+        **finer_probabilities({n: graph.semantics.quantization[n].rounding for n in graph.sites}),
     }
 
 

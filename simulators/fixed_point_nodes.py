@@ -35,6 +35,7 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
+from pspike_deploy.numerics.noise import UNIFORM_BITS
 from pspike_deploy.simulators.fixed_point_run import IntArray, Run
 
 #: Largest sums of products that floating-point arithmetic still adds up exactly.
@@ -137,13 +138,15 @@ def _(
 def _(
     node: Bernoulli, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
-    from pspike_deploy.simulators.pointwise_kernels import sample
+    from pspike_deploy.simulators.pointwise_kernels import sample, sample_stochastic
 
     bits = run.graph.semantics.noise_bits
     code = _accumulated(node, inputs[0], name, run)
-    _, steps, neurons = code.shape
-    uniform = run.noise.integers(node.site, run.samples, steps, neurons, bits, run.draw)
-    spikes = sample(code, _shift(node, formats, point - bits), uniform, bits)
+    stochastic = formats.rounding == "stochastic"
+    where = node.site, run.samples, *code.shape[1:], UNIFORM_BITS if stochastic else bits
+    draw = sample_stochastic if stochastic else sample
+    uniform = run.noise.integers(*where, run.draw)
+    spikes = draw(code, _shift(node, formats, point - bits), uniform, bits)
     if name in run.record:
         run.probabilities[name] = code
     return spikes

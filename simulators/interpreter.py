@@ -21,8 +21,8 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import Multiply, Node, Quantize
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import OVERFLOW_POLICIES
-from pspike_deploy.numerics.noise import InjectedNoise, Noise, PhiloxNoise
-from pspike_deploy.recording import Recording
+from pspike_deploy.numerics.noise import UNIFORM_BITS, InjectedNoise, Noise, PhiloxNoise
+from pspike_deploy.recording import Recording, finer_probabilities
 from pspike_deploy.simulators import interpreter_neurons as interpreter_neurons  # registers nodes
 from pspike_deploy.simulators import layerwise
 from pspike_deploy.simulators.interpreter_nodes import (
@@ -130,7 +130,7 @@ def run(
     indices = [int(i) for i in layerwise.sample_indices(samples, len(data))]
     semantics = graph.semantics
     bits = semantics.noise_bits
-    machine = Machine(semantics.overflow, bits, uniforms_of(noise, draw, bits))
+    machine = Machine(semantics.overflow, bits, uniforms_of(noise, draw, UNIFORM_BITS))
     traces = [
         _run_sample(graph, rows, sample, machine)
         for rows, sample in zip(data.tolist(), indices, strict=True)
@@ -146,6 +146,7 @@ def run(
         "order": list(layerwise.recordable(graph)),
         "latency": dict.fromkeys(layerwise.recordable(graph), 0),
         "overflows": machine.overflows,
+        **finer_probabilities({n: semantics.quantization[n].rounding for n in graph.sites}),
     }
     return _recording(graph, traces, indices, header)
 

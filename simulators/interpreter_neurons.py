@@ -12,6 +12,7 @@ from pspike_deploy.graph.nodes import (
     SoftmaxSum,
     TwoStateNeuron,
 )
+from pspike_deploy.numerics.noise import UNIFORM_BITS
 from pspike_deploy.simulators.interpreter_nodes import (
     Step,
     Unit,
@@ -30,7 +31,8 @@ def drawn(node: TwoStateNeuron | LeakyIntegrator, unit: Unit, word: int) -> Vect
     machine = unit.machine
     if node.initial_state == "zero":
         return [0] * width
-    return machine.uniforms(node.site, machine.sample, word, width)
+    spare = UNIFORM_BITS - machine.noise_bits
+    return [u >> spare for u in machine.uniforms(node.site, machine.sample, word, width)]
 
 
 class _Neuron:

@@ -32,11 +32,12 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
+from pspike_deploy.numerics.noise import UNIFORM_BITS
 
 Vector = list[int]
 #: One step of one node: the outputs of its sources in, its own output back.
 Step = Callable[..., Vector]
-#: Noise integers of (site, sample, step, neurons).
+#: Noise integers of 53 bits of (site, sample, step, neurons).
 Uniforms = Callable[[int, int, int, int], Vector]
 
 
@@ -53,6 +54,18 @@ def toward_zero(v: int, s: int) -> int:
     return -(-v >> s) if v < 0 else v >> s
 
 
+def stochastic(v: int, s: int, rest: int, bits: int) -> int:
+    """v * 2**-s, rounded up as often as its fraction says; exact for ``s <= 0``.
+
+    ``rest``: random integer of ``bits`` bits; its first s bits decide, and small ones round up.
+    """
+    if s <= 0:
+        return v << -s
+    r = min(s, bits)
+    tail = rest >> (bits - r)
+    return (v + ((2**r - 1 - tail) << (s - r))) >> s
+
+
 # --- the machine ---------------------------------------------------------------------------
 
 
@@ -62,8 +75,8 @@ class Machine:
 
     Attributes:
         policy: overflow policy, ``error``, ``saturate`` or ``wrap``.
-        noise_bits: bits k of one noise integer.
-        uniforms: source of noise integers.
+        noise_bits: bits k that a compare takes of a noise integer.
+        uniforms: source of noise integers of 53 bits.
         sample: index in the data set of the sample that runs.
         step: time step within the sample.
         overflows: values so far that left their register.
@@ -218,16 +231,27 @@ def _(node: ChannelAffine, unit: Unit) -> Step:
 def _(node: Bernoulli, unit: Unit) -> Step:
     a, b = integers(node.a), integers(node.b)
     f_a, machine = unit.points("a", len(a)), unit.machine
-    k = machine.noise_bits
+    k, spare = machine.noise_bits, UNIFORM_BITS - machine.noise_bits
+    by_chance = unit.formats.rounding == "stochastic"
+
+    def rounded(v: int, s: int, word: int) -> tuple[int, int]:
+        """Q, and what is recorded: Q, or its mean in units of 2**-53."""
+        if not by_chance:
+            q = min(max(half_up(v, s), 0), 2**k)
+            return q, q
+        q = min(max(stochastic(v, s, word % 2**spare, spare), 0), 2**k)
+        mean = v << (spare - s) if s <= spare else v >> (s - spare)
+        return q, min(max(mean, 0), 2**UNIFORM_BITS)
 
     def step(x: Vector) -> Vector:
-        q = []
-        for i in range(len(a)):
-            r = unit.fit(a[i] * x[i] + b[i], ACCUMULATOR_BITS, i, "accumulator")
-            q.append(min(max(half_up(r, f_a[i] + unit.f_in[i] - k), 0), 2**k))
-        unit.probabilities = q
-        u = machine.uniforms(node.site, machine.sample, machine.step, len(a))
-        return [1 if u[i] < q[i] else 0 for i in range(len(a))]
+        spikes, unit.probabilities = [], []
+        words = machine.uniforms(node.site, machine.sample, machine.step, len(a))
+        for i, word in enumerate(words):
+            v = unit.fit(a[i] * x[i] + b[i], ACCUMULATOR_BITS, i, "accumulator")
+            q, recorded = rounded(v, f_a[i] + unit.f_in[i] - k, word)
+            spikes.append(1 if word >> spare < q else 0)
+            unit.probabilities.append(recorded)
+        return spikes
 
     return step
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from numba import njit, prange
 
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS
+from pspike_deploy.numerics.noise import UNIFORM_BITS
 from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
 
 IntArray = npt.NDArray[np.int64]
@@ -108,6 +109,45 @@ def sample(values: IntArray, shift: IntArray, uniform: IntArray, noise_bits: int
     """
     spikes = np.empty_like(values)
     _sample(values, shift, uniform, 2**noise_bits, spikes)
+    return spikes
+
+
+@njit(parallel=True, cache=True)
+def _sample_stochastic(values: Any, shift: Any, words: Any, spare: Any, one: Any, y: Any) -> None:
+    samples, steps, neurons = values.shape
+    for sample in prange(samples):
+        for step in range(steps):
+            for neuron in range(neurons):
+                at = (sample, step, neuron)
+                word, value, right = words[at], values[at], shift[neuron]
+                compared = min(max(right, 0), spare)
+                tail = (word >> (spare - compared)) & ((1 << compared) - 1)
+                if right > 0:
+                    lift = ((1 << compared) - 1 - tail) << (right - compared)
+                    code = (value + lift) >> right
+                    mean = value >> (right - compared)
+                else:
+                    code = mean = value << -right
+                y[at] = word >> spare < min(max(code, 0), one)
+                largest = one << compared
+                values[at] = min(max(mean, 0), largest) << (spare - compared)
+
+
+def sample_stochastic(
+    values: IntArray, shift: IntArray, words: IntArray, noise_bits: int
+) -> IntArray:
+    """Spikes of codes Q that are rounded by the rest of the word whose first bits they meet.
+
+    Args:
+        values: accumulators (sample, step, neuron); overwritten with the means of Q in units of
+            ``2**-53``.
+        shift: (neuron,).
+        words: noise integers of 53 bits (sample, step, neuron).
+        noise_bits: k.
+    """
+    spikes = np.empty_like(values)
+    spare = UNIFORM_BITS - noise_bits
+    _sample_stochastic(values, shift, words, spare, 2**noise_bits, spikes)
     return spikes
 
 

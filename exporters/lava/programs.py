@@ -196,7 +196,7 @@ def _(node: ChannelAffine, place: Place) -> Operation:
 def _(node: Bernoulli, place: Place) -> Operation:
     shift = _shift(place.f("a") + place.f_in - place.graph.semantics.noise_bits)
     return Operation(
-        "Bernoulli",
+        "StochasticBernoulli" if place.formats.rounding == "stochastic" else "Bernoulli",
         {"shift": shift, "site": node.site},
         {"a": _integers(node.a), "b": _integers(node.b)},
     )

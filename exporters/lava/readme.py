@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pspike_deploy.numerics.noise import UNIFORM_BITS
+
 _TEXT = """\
 # A spiking network for Lava
 
@@ -27,7 +29,7 @@ On Python 3.11 and newer add `--ignore-requires-python` to the `pip install` com
 {expect}
 `--samples N` and `--steps T` run the first N samples and T steps of each only. Results are in
 `results/result.npz`: `value/NODE` (sample, step, neuron) for every node, and `probability/NODE` for
-every stochastic spike: it fires with probability Q / 2**{noise_bits}. `results/result.json` says
+every stochastic spike: it fires with probability Q / 2**{code_bits}. `results/result.json` says
 what ran and how many values left their registers.
 
 ## What is in it
@@ -70,7 +72,7 @@ def readme(manifest: Mapping[str, Any], has_expected: bool) -> str:
         lava=manifest["versions"]["lava-nc"],
         check=" --check" if has_expected else "",
         expect=expect,
-        noise_bits=manifest["noise_bits"],
+        code_bits=_code_bits(manifest),
         more_files=more,
         samples=len(manifest["samples"]),
         steps=manifest["steps"],
@@ -78,6 +80,12 @@ def readme(manifest: Mapping[str, Any], has_expected: bool) -> str:
         groups="\n".join(_row(group) for group in manifest["groups"]),
         layout=manifest["layout"],
     )
+
+
+def _code_bits(manifest: Mapping[str, Any]) -> int:
+    """Bits of the recorded spike probabilities."""
+    rounded = any(fact["rounding"] == "stochastic" for fact in manifest["nodes"].values())
+    return UNIFORM_BITS if rounded else int(manifest["noise_bits"])
 
 
 def _row(group: Mapping[str, Any]) -> str:

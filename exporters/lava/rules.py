@@ -167,10 +167,12 @@ def _left(operation: Operation) -> int:
     return min(LONGEST_SHIFT, max(0, -int(np.min(operation.settings["shift"]))))
 
 
-def _rounding_half(operation: Operation) -> int:
-    """What ``half_up`` adds before it shifts right, at most."""
-    right = int(np.max(operation.settings["shift"]))
-    return 0 if right <= 0 else 1 << (min(right, LONGEST_SHIFT) - 1)
+def _rounding_addend(operation: Operation) -> int:
+    """What rounding adds before it shifts right, at most."""
+    right = min(int(np.max(operation.settings["shift"])), LONGEST_SHIFT)
+    if right <= 0:
+        return 0
+    return 1 << (right if operation.operation == "StochasticBernoulli" else right - 1)
 
 
 def _peak(array: np.ndarray) -> int:
@@ -196,7 +198,7 @@ def _(
 ) -> int:
     product = _peak(operation.parameters["a"]) * inputs[0] + _peak(operation.parameters["b"])
     accumulator = 1 << (ACCUMULATOR_BITS - 1)
-    rounded = (accumulator << _left(operation)) + _rounding_half(operation)
+    rounded = (accumulator << _left(operation)) + _rounding_addend(operation)
     return max(product, rounded)
 
 
@@ -220,7 +222,7 @@ def _(node: Activation, operation: Operation, graph: Graph, inputs: list[int]) -
 
 @largest_intermediate.register
 def _(node: Multiply, operation: Operation, graph: Graph, inputs: list[int]) -> int:
-    return (inputs[0] * inputs[1] << _left(operation)) + _rounding_half(operation)
+    return (inputs[0] * inputs[1] << _left(operation)) + _rounding_addend(operation)
 
 
 @largest_intermediate.register
@@ -271,4 +273,4 @@ def _(node: SoftmaxSum, operation: Operation, graph: Graph, inputs: list[int]) -
 @largest_intermediate.register
 def _(node: MeanPool, operation: Operation, graph: Graph, inputs: list[int]) -> int:
     total = 1 << int(operation.settings["state_bits"])
-    return (inputs[0] << _left(operation)) + _rounding_half(operation) + total
+    return (inputs[0] << _left(operation)) + _rounding_addend(operation) + total

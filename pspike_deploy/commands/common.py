@@ -40,6 +40,9 @@ StateBits = Annotated[int, typer.Option(help="bits of a state, 8-24")]
 CoefficientBits = Annotated[int, typer.Option(help="bits of decays, read-outs and gains, 4-16")]
 InputBits = Annotated[int, typer.Option(help="bits of an input integer, 2-16")]
 NoiseBits = Annotated[int, typer.Option(help="random bits per draw, 1-22")]
+ProbabilityRounding = Annotated[
+    str, typer.Option(help="of spike probabilities to the noise bits: half_up or stochastic")
+]
 Overflow = Annotated[str, typer.Option(help="error, saturate or wrap")]
 
 

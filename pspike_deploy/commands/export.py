@@ -18,6 +18,7 @@ from pspike_deploy.commands.common import (
     NoiseBits,
     Offline,
     Overflow,
+    ProbabilityRounding,
     Quiet,
     Seed,
     Settings,
@@ -46,6 +47,7 @@ def export(
     input_bits: InputBits = 16,
     noise_bits: NoiseBits = 16,
     overflow: Overflow = "saturate",
+    probability_rounding: ProbabilityRounding = "half_up",
     draws: Annotated[int, typer.Option(help="repetitions of the accuracy measurement")] = 10,
     lava_samples: Annotated[int, typer.Option(help="samples replayed in Lava")] = 20,
     lava_time_limit: Annotated[
@@ -72,6 +74,7 @@ def export(
             input_bits=input_bits,
             noise_bits=noise_bits,
             overflow=overflow,  # type: ignore[arg-type]  # checked by QuantConfig
+            probability_rounding=probability_rounding,  # type: ignore[arg-type]  # as well
         )
         options = ExportOptions(
             model=model,

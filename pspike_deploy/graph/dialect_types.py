@@ -116,10 +116,22 @@ DIALECT_TYPES: Final[dict[str, TypeRule]] = {
 
 @dataclass(frozen=True)
 class IntegerRule:
-    """What an integer graph states about a node: rounding rule and tensors with a format."""
+    """What an integer graph states about a node.
+
+    Attributes:
+        rounding: name of the rounding rule.
+        tensors: parameters and states with a format.
+        alternatives: other rounding rules that the node may have instead.
+    """
 
     rounding: str
     tensors: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def roundings(self) -> tuple[str, ...]:
+        """All rounding rules that the node may have."""
+        return (self.rounding, *self.alternatives)
 
 
 #: The table of ``docs/semantics.md``, section 3; other types cannot stand in an integer graph.
@@ -127,7 +139,7 @@ INTEGER_TYPES: Final[dict[str, IntegerRule]] = {
     "Quantize": IntegerRule("half_up"),
     "Linear": IntegerRule("exact", ("weight",)),
     "ChannelAffine": IntegerRule("half_up", ("a", "b")),
-    "Bernoulli": IntegerRule("half_up", ("a", "b")),
+    "Bernoulli": IntegerRule("half_up", ("a", "b"), alternatives=("stochastic",)),
     "DiagonalSSM": IntegerRule("toward_zero", ("a_bar", "b_bar", "c", "d", "state")),
     "SecondOrderSSM": IntegerRule("toward_zero", ("a_zz", "a_zx", "a_xz", "state")),
     "Convolution": IntegerRule("half_up", ("kernel", "d")),

@@ -132,12 +132,12 @@ def formats_name_existing_nodes(file: FileView) -> Found:
 
 @error(fix="quantise the graph again; docs/semantics.md has the rule of every node")
 def rounding_is_that_of_the_node(file: FileView) -> Found:
-    """The named rounding rule is the one that the semantics give to this node type."""
+    """The named rounding rule is one that the semantics give to this node type."""
     for node, stated in _nodes(file):
         if node.type in INTEGER_TYPES and stated:
-            rounding, expected = stated.get("rounding"), INTEGER_TYPES[node.type].rounding
-            if isinstance(rounding, str) and rounding != expected:
-                yield node.path, f"rounding {shown(rounding)} instead of {expected}"
+            rounding, allowed = stated.get("rounding"), INTEGER_TYPES[node.type].roundings
+            if isinstance(rounding, str) and rounding not in allowed:
+                yield node.path, f"rounding {shown(rounding)} instead of {' or '.join(allowed)}"
 
 
 @error(fix="give one binary point, or one per neuron")

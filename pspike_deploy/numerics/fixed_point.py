@@ -20,6 +20,10 @@ from pspike_deploy.errors import PspikeError
 OverflowPolicy = Literal["error", "saturate", "wrap"]
 OVERFLOW_POLICIES: Final[tuple[str, ...]] = get_args(OverflowPolicy)
 
+#: How a sampling node turns its accumulator into a spike probability of few bits.
+ProbabilityRounding = Literal["half_up", "stochastic"]
+PROBABILITY_ROUNDINGS: Final[tuple[str, ...]] = get_args(ProbabilityRounding)
+
 #: Width of the multiply-accumulate register of a neuron, in bits.
 ACCUMULATOR_BITS: Final = 48
 

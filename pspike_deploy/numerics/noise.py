@@ -16,12 +16,15 @@ import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, Final, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
+
+#: Bits of a float uniform, and of a noise integer before a compare takes its first ones.
+UNIFORM_BITS: Final = 53
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -106,7 +109,9 @@ class PhiloxNoise(Noise):
         self, site: int, samples: Samples, steps: int, neurons: int, draw: int = 0
     ) -> FloatArray:
         """Uniform numbers in [0, 1) on the grid of 2**-53."""
-        numbers = self.integers(site, samples, steps, neurons, 53, draw).astype(np.float64)
+        numbers = self.integers(site, samples, steps, neurons, UNIFORM_BITS, draw).astype(
+            np.float64
+        )
         numbers *= 2.0**-53
         return numbers
 

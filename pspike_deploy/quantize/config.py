@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.numerics.fixed_point import OVERFLOW_POLICIES, OverflowPolicy
+from pspike_deploy.numerics.fixed_point import (
+    OVERFLOW_POLICIES,
+    PROBABILITY_ROUNDINGS,
+    OverflowPolicy,
+    ProbabilityRounding,
+)
 from pspike_deploy.numerics.noise import MAXIMUM_NOISE_BITS
 
 
@@ -21,6 +26,9 @@ class QuantConfig:
         noise_bits: uniform bits per random draw, 1 … 22.
         input_bits: width of an input integer, 2 … 16.
         overflow: what happens when an integer leaves its register.
+        probability_rounding: ``half_up``: the nearest probability that ``noise_bits`` can say;
+            ``stochastic``: one of the two beside it, by further bits of the same random word, so
+            that spikes have the probability of the accumulator.
     """
 
     weight_bits: int = 8
@@ -29,6 +37,7 @@ class QuantConfig:
     noise_bits: int = 16
     input_bits: int = 16
     overflow: OverflowPolicy = "saturate"
+    probability_rounding: ProbabilityRounding = "half_up"
 
     def __post_init__(self) -> None:
         ranges = {
@@ -43,8 +52,15 @@ class QuantConfig:
             for name, (low, high) in ranges.items()
             if not low <= getattr(self, name) <= high
         ]
-        if self.overflow not in OVERFLOW_POLICIES:
-            wrong.append(f"overflow={self.overflow!r} (allowed {', '.join(OVERFLOW_POLICIES)})")
+        choices = {
+            "overflow": OVERFLOW_POLICIES,
+            "probability_rounding": PROBABILITY_ROUNDINGS,
+        }
+        wrong += [
+            f"{name}={getattr(self, name)!r} (allowed {', '.join(allowed)})"
+            for name, allowed in choices.items()
+            if getattr(self, name) not in allowed
+        ]
         if wrong:
             raise PspikeError(
                 "E-USAGE",

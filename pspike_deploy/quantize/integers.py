@@ -200,7 +200,8 @@ class Quantizer:
     @convert.register
     def _(self, node: Bernoulli, name: str) -> Node:
         a, b, tensors = self._gain(name, node.a, node.b, self.config.noise_bits)
-        self.formats[name] = NodeQuantization(SPIKE_FORMAT, tensors)
+        rounding = self.config.probability_rounding
+        self.formats[name] = NodeQuantization(SPIKE_FORMAT, tensors, rounding)
         return Bernoulli(a, b, node.site)
 
     @convert.register

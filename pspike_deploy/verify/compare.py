@@ -110,7 +110,7 @@ class _Pair:
             self.p = a.probabilities[name][samples.rows_a]
             self.q = b.probabilities[name][samples.rows_b]
         self.points = (_point(a, name), _point(b, name))
-        self.code_bits = (_code_bits(a, self.p), _code_bits(b, self.q))
+        self.code_bits = (_code_bits(a, name, self.p), _code_bits(b, name, self.q))
         self.rule = self._rule()
         self.tolerance = tolerance
         self.latency = (_latency(a, name), _latency(b, name))
@@ -238,11 +238,11 @@ def _unit(point: Point) -> Array:
     return np.exp2(-np.asarray(point, np.float64))
 
 
-def _code_bits(recording: Recording, probabilities: Array | None) -> int:
-    """Bits k of codes Q = p * 2**k, 0 where probabilities are real numbers."""
+def _code_bits(recording: Recording, name: str, probabilities: Array | None) -> int:
+    """Bits of the codes p * 2**bits, 0 where probabilities are real numbers."""
     if probabilities is None or probabilities.dtype.kind not in "iu":
         return 0
-    return int(recording.run["noise_bits"])
+    return recording.code_bits(name)
 
 
 def _latency(recording: Recording, name: str) -> int:

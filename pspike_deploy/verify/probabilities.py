@@ -3,7 +3,8 @@
 The spikes of the reference are replayed into the integer network (teacher forcing), so that both
 sides compute the probability of every draw from the same history:
 
-* T0: p (reference) against q = Q / 2**k (integer) for every draw, without sampling noise;
+* T0: p (reference) against q (integer) for every draw, without sampling noise; q is Q / 2**k,
+  and its mean over the rounding where that is stochastic;
 * T1: both sides draw with the same uniform number; a draw differs with probability |p - q|
   exactly, so the expected number of mismatches is the sum of all |p - q|.
 
@@ -180,13 +181,12 @@ def compare_probabilities(reference: Recording, replayed: Recording) -> Probabil
             why="they do not hold the same sampling nodes and samples",
             fix="record both sides from the same network and data",
         )
-    scale = 2.0 ** -int(replayed.run["noise_bits"])
     return ProbabilityComparison(
         tuple(
             _site(
                 node,
                 reference.probabilities[node].astype(np.float64),
-                replayed.probabilities[node] * scale,
+                replayed.probabilities[node] * 2.0 ** -replayed.code_bits(node),
                 int(np.sum(reference.values[node] != replayed.values[node])),
                 reference.samples,
             )

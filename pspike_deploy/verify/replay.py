@@ -37,14 +37,15 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import Format
-from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.numerics.noise import UNIFORM_BITS, Noise
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.interpreter import input_points, run_node, uniforms_of
 from pspike_deploy.simulators.interpreter_nodes import Machine, Unit, half_up
 from pspike_deploy.verify.divergence import OUTPUTS, Divergence
 
 _FORMAT = "pspike-replay"
-_VERSION = 1
+#: Version 1 held noise integers of ``noise_bits`` bits.
+_VERSION = 2
 
 #: Most bytes of a case, unpacked, and the largest width or binary point in it.
 MAXIMUM_BYTES: Final = 2**28
@@ -295,13 +296,13 @@ def _returned(graph: Graph, a: Recording, name: str, neuron: int, row: int, step
 
 
 def _uniforms(graph: Graph, a: Recording, node: Node, at: Divergence, noise: Noise | None) -> Array:
-    """Noise integers of one neuron, (draw,): one per step, or those of a random start."""
+    """Noise integers (53 bits) of one neuron, (draw,): one per step, or of a random start."""
     described = a.run.get("noise", {})
     if noise is None and described.get("kind") == "philox4x64-10":
         noise = Noise.philox(described["seed"])
     if noise is None:
         raise _not_replayable("the noise of the run was injected", "no noise was given")
-    draw = uniforms_of(noise, int(a.run.get("draw", 0)), graph.semantics.noise_bits)
+    draw = uniforms_of(noise, int(a.run.get("draw", 0)), UNIFORM_BITS)
     site = node.noise_site
     assert site is not None
     count = node.draws(at.step + 1)
@@ -355,7 +356,7 @@ def _rebuild(
     if header["type"] != "SoftmaxSum" and fields.get("shape", (1,)) != (1,):
         raise ValueError(f"a case holds one neuron, not {fields['shape']}")
     node = NODE_TYPES[header["type"]](**fields)
-    uniforms = arrays["uniforms"].tolist() if node.noise_site is not None else []
+    uniforms = _stored_uniforms(header, arrays) if node.noise_site is not None else []
     machine = Machine(
         str(header["overflow"]),
         int(header["noise_bits"]),
@@ -370,6 +371,12 @@ def _rebuild(
     count = sum(key.startswith("input/") for key in arrays)
     sources = [arrays[f"input/{number}"].tolist() for number in range(count)]
     return node, unit, list(zip(*sources, strict=True))
+
+
+def _stored_uniforms(header: dict[str, Any], arrays: dict[str, Array]) -> list[int]:
+    """Noise integers of a case, filled up with zeros to 53 bits where it holds fewer."""
+    missing = UNIFORM_BITS - int(header["noise_bits"]) if header["version"] == 1 else 0
+    return [u << missing for u in arrays["uniforms"].tolist()]
 
 
 def _numbers(formats: NodeQuantization) -> Iterator[int]:

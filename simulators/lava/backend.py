@@ -19,7 +19,7 @@ from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
 from pspike_deploy.exporters.lava.files import sha256_of
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
-from pspike_deploy.recording import Recording
+from pspike_deploy.recording import Recording, finer_probabilities
 from pspike_deploy.simulators.lava import child
 from pspike_deploy.simulators.lava.environment import LavaEnvironment, find_lava_python
 
@@ -266,5 +266,8 @@ def _recording(
             "simulation_seconds": facts["seconds"],
             "versions": facts["versions"],
             "environment": environment.way,
+            **finer_probabilities(
+                {name: fact["rounding"] for name, fact in nodes.items() if fact["probability"]}
+            ),
         },
     )

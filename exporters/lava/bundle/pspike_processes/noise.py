@@ -8,6 +8,9 @@ import os
 
 import numpy as np
 
+#: Most bits of a noise integer.
+UNIFORM_BITS = 53
+
 
 class PhiloxNoise:
     """Philox4x64-10 words with key (seed, site) at counter (1 + neuron div 4, t, sample, draw)."""
@@ -15,12 +18,12 @@ class PhiloxNoise:
     def __init__(self, seed, draw, noise_bits):
         self.seed, self.draw, self.noise_bits = seed, draw, noise_bits
 
-    def integers(self, site, at, neurons):
-        """Noise integers 0 ... 2**noise_bits - 1, int64 (neurons,), of one site at one step."""
+    def integers(self, site, at, neurons, bits=None):
+        """Noise integers of ``bits`` or noise_bits bits, int64 (neurons,), of a site at a step."""
         key = np.array([self.seed, site], np.uint64)
         counter = np.array([0, at.step, at.sample, self.draw], np.uint64)
         raw = np.random.Philox(key=key, counter=counter).random_raw(neurons)
-        return (raw >> np.uint64(64 - self.noise_bits)).astype(np.int64)
+        return (raw >> np.uint64(64 - (bits or self.noise_bits))).astype(np.int64)
 
 
 class InjectedNoise:
@@ -33,12 +36,12 @@ class InjectedNoise:
         self.files, self.noise_bits = files, noise_bits
         self.uniforms = {}
 
-    def integers(self, site, at, neurons):
-        """floor(u * 2**noise_bits), int64 (neurons,), of one site at one step."""
+    def integers(self, site, at, neurons, bits=None):
+        """floor(u * 2**bits), int64 (neurons,), of one site at one step; noise_bits by default."""
         if site not in self.uniforms:
             self.uniforms[site] = np.load(self.files[site], mmap_mode="r")
         u = self.uniforms[site][at.position, at.step, :neurons]
-        return np.floor(u * 2.0**self.noise_bits).astype(np.int64)
+        return np.floor(u * 2.0 ** (bits or self.noise_bits)).astype(np.int64)
 
 
 def noise_from(manifest, folder):

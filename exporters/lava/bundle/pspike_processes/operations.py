@@ -7,6 +7,8 @@ differ from neuron to neuron. ``at`` is the place in time. Registers are symmetr
 
 import numpy as np
 
+from pspike_processes.noise import UNIFORM_BITS
+
 ACCUMULATOR_BITS = 48
 
 
@@ -49,6 +51,24 @@ def bernoulli(node, at, x):
     r = node.fit("accumulator", node.a * x + node.b, ACCUMULATOR_BITS, at)
     node.code = np.clip(half_up(r, node.shift), 0, 2**node.noise_bits)
     return (node.noise.integers(node.site, at, x.size) < node.code).astype(np.int64)
+
+
+def stochastic_bernoulli(node, at, x):
+    """Stochastic spike whose Q is rounded by the bits behind U: up where they are below y's rest.
+
+    ``code`` is the mean of Q over them, in units of 2**-53.
+    """
+    y = node.fit("accumulator", node.a * x + node.b, ACCUMULATOR_BITS, at)
+    word = node.noise.integers(node.site, at, x.size, UNIFORM_BITS)
+    spare, one = UNIFORM_BITS - node.noise_bits, 2**node.noise_bits
+    right, left = np.maximum(node.shift, 0), np.maximum(-node.shift, 0)
+    r = np.minimum(right, spare)
+    last = np.left_shift(1, r) - 1
+    lift = np.left_shift(last - (np.right_shift(word, spare - r) & last), right - r)
+    q = np.clip(np.right_shift(np.left_shift(y, left) + lift, right), 0, one)
+    mean = np.right_shift(np.left_shift(y, left), right - r)
+    node.code = np.left_shift(np.clip(mean, 0, np.left_shift(one, r)), spare - r)
+    return (np.right_shift(word, spare) < q).astype(np.int64)
 
 
 def diagonal_ssm(node, at, x):
@@ -194,6 +214,7 @@ OPERATIONS = {
     "HostSynapses": host_synapses,
     "ChannelAffine": channel_affine,
     "Bernoulli": bernoulli,
+    "StochasticBernoulli": stochastic_bernoulli,
     "DiagonalSSM": diagonal_ssm,
     "Relu": relu,
     "Gelu": gelu,
