@@ -107,15 +107,15 @@ def _matrix_product(x: IntArray, weight: npt.NDArray[Any]) -> IntArray:
     largest *= max(int(x.max(initial=0)), -int(x.min(initial=0)))
     for limit, dtype in _EXACT_IN:
         if largest < limit:
-            return (x.astype(dtype) @ weight.astype(dtype)).astype(np.int64)
+            exact: IntArray = (x.astype(dtype) @ weight.astype(dtype)).astype(np.int64)
+            return exact
     return x @ weight.astype(np.int64)
 
 
 def _accumulated(node: ChannelAffine | Bernoulli, x: IntArray, name: str, run: Run) -> IntArray:
     from pspike_deploy.simulators.pointwise_kernels import accumulate
 
-    factors = (array.astype(np.int64) for array in (node.a, node.b))
-    total, overflows = accumulate(x, *factors, run.wraps)
+    total, overflows = accumulate(x, node.a.astype(np.int64), node.b.astype(np.int64), run.wraps)
     run.count(name, overflows, ACCUMULATOR_BITS, "accumulator")
     return total
 
@@ -143,10 +143,12 @@ def _(
     bits = run.graph.semantics.noise_bits
     code = _accumulated(node, inputs[0], name, run)
     stochastic = formats.rounding == "stochastic"
-    where = node.site, run.samples, *code.shape[1:], UNIFORM_BITS if stochastic else bits
-    draw = sample_stochastic if stochastic else sample
-    uniform = run.noise.integers(*where, run.draw)
-    spikes = draw(code, _shift(node, formats, point - bits), uniform, bits)
+    drawn = UNIFORM_BITS if stochastic else bits
+    _, steps, neurons = code.shape
+    uniform = run.noise.integers(node.site, run.samples, steps, neurons, drawn, run.draw)
+    spikes = (sample_stochastic if stochastic else sample)(
+        code, _shift(node, formats, point - bits), uniform, bits
+    )
     if name in run.record:
         run.probabilities[name] = code
     return spikes

@@ -63,7 +63,7 @@ def stochastic(v: int, s: int, rest: int, bits: int) -> int:
         return v << -s
     r = min(s, bits)
     tail = rest >> (bits - r)
-    return (v + ((2**r - 1 - tail) << (s - r))) >> s
+    return (v + (((1 << r) - 1 - tail) << (s - r))) >> s
 
 
 # --- the machine ---------------------------------------------------------------------------

@@ -24,8 +24,7 @@ _WEYL_0 = np.uint64(0x9E3779B97F4A7C15)
 _WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
 
 
-@intrinsic
-def _high_word(context: Any, a: Any, b: Any) -> Any:
+def _high_word_code(context: Any, a: Any, b: Any) -> Any:
     """Upper 64 bits of the 128-bit product of two unsigned 64-bit words: one instruction."""
 
     def generate(context: Any, builder: Any, signature: Any, words: Any) -> Any:
@@ -34,6 +33,9 @@ def _high_word(context: Any, a: Any, b: Any) -> Any:
         return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
 
     return types.uint64(types.uint64, types.uint64), generate
+
+
+_high_word: Any = intrinsic(_high_word_code)
 
 
 @njit(inline="always", cache=True)
