@@ -63,6 +63,7 @@ docs: demo
 	$(BIN)/python -m pspike_deploy.report.reference docs build/digits/summary.json
 	$(BIN)/python -m tests.format_tables
 	$(BIN)/python -m tests.diagonal_table
+	$(BIN)/python -m tests.noise_table
 
 clean:
 	rm -rf $(VENV) build *.egg-info
