@@ -43,8 +43,9 @@ class Recording:
         samples: index of each sample in the data set, shape (sample,).
         run: what ran, as plain data: ``backend``, ``graph`` (digest), ``noise``, ``draw``,
             ``integer`` (bool), ``noise_bits``, ``fraction_bits`` by node, ``order`` (nodes in
-            topological order), ``latency`` by node, ``overflows`` (count, integer runs), and
-            ``probability_bits`` by node where they differ from ``noise_bits``.
+            topological order), ``latency`` by node, ``probability_bits`` by node where they differ
+            from ``noise_bits``; of integer runs ``overflows`` (count), of the simulators also
+            ``overflows_by_node`` (:func:`overflow_facts`).
     """
 
     values: Mapping[str, Array]
@@ -125,6 +126,19 @@ class Recording:
         if problems:
             raise refusal("; ".join(problems[:8]))
         return recording
+
+
+def overflow_facts(counts: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    """Overflows for the ``run`` header, from counts by node and kind of register.
+
+    Returns:
+        ``overflows``: the total; ``overflows_by_node``: counts by node and by register
+        (``output``, ``accumulator`` or ``state``), of nodes that overflowed.
+    """
+    by_node: dict[str, dict[str, int]] = {}
+    for (node, register), count in sorted(counts.items()):
+        by_node.setdefault(node, {})[register] = count
+    return {"overflows": sum(counts.values()), "overflows_by_node": by_node}
 
 
 def _group(data: Mapping[str, Array], prefix: str) -> dict[str, Array]:

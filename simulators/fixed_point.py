@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.limits import require_int64
 from pspike_deploy.numerics.noise import Noise
-from pspike_deploy.recording import Recording, finer_probabilities
+from pspike_deploy.recording import Recording, finer_probabilities, overflow_facts
 from pspike_deploy.simulators import layerwise
 from pspike_deploy.simulators.fixed_point_nodes import evaluate
 from pspike_deploy.simulators.fixed_point_run import IntArray, Run
@@ -60,7 +61,7 @@ def run(
     ends = layerwise.last_steps(lengths, len(data), data.shape[1])
     names = layerwise.recordable(graph) if record is None else tuple(record)
     parts: list[tuple[dict[str, Any], dict[str, Any], npt.NDArray[Any]]] = []
-    overflows = 0
+    overflows: Counter[tuple[str, str]] = Counter()
     for part in layerwise.chunks(graph, len(data), data.shape[1]):
         state = Run(graph, noise, indices[part], draw, names)
         forced = {n: np.asarray(v[part], np.int64) for n, v in (replay or {}).items()}
@@ -85,9 +86,9 @@ def run(
 
 
 def run_facts(
-    graph: Graph, backend: str, noise: Noise, draw: int, overflows: int
+    graph: Graph, backend: str, noise: Noise, draw: int, overflows: Mapping[tuple[str, str], int]
 ) -> dict[str, Any]:
-    """The ``run`` header of an integer recording."""
+    """The ``run`` header of an integer recording; ``overflows``: by node and register."""
     formats = {n: graph.output_format(n).to_dict() for n in layerwise.recordable(graph)}
     return {
         "backend": backend,
@@ -99,7 +100,7 @@ def run_facts(
         "fraction_bits": {n: f["fraction_bits"] for n, f in formats.items()},
         "order": list(layerwise.recordable(graph)),
         "latency": dict.fromkeys(formats, 0),
-        "overflows": overflows,
+        **overflow_facts(overflows),
         **finer_probabilities({n: graph.semantics.quantization[n].rounding for n in graph.sites}),
     }
 

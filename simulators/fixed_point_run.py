@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,14 +22,14 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass
 class Run:
-    """What the node functions need besides node and input; counts overflows."""
+    """What the node functions need besides node and input; counts overflows by register."""
 
     graph: Graph
     noise: Noise
     samples: IntArray
     draw: int
     record: Collection[str]
-    overflows: int = 0
+    overflows: Counter[tuple[str, str]] = field(default_factory=Counter)
     probabilities: dict[str, IntArray] = field(default_factory=dict)
 
     @property
@@ -38,8 +39,10 @@ class Run:
 
     def count(self, name: str, found: Overflows, bits: int, register: str = "state") -> None:
         """Count overflows in a compiled loop, and end the run where the policy says so."""
-        self.overflows += found.total
-        if found.total and self.graph.semantics.overflow == "error":
+        if not found.total:
+            return
+        self.overflows[name, register] += found.total
+        if self.graph.semantics.overflow == "error":
             sample, step, neuron, value = found.place
             place = (int(self.samples[sample]), step, neuron)
             raise overflow_error(name, register, place, value, bits)
@@ -52,7 +55,7 @@ class Run:
         if values.max(initial=0) <= limit and values.min(initial=0) >= -limit:
             return values
         outside = (values > limit) | (values < -limit)
-        self.overflows += int(outside.sum())
+        self.overflows[name, register] += int(outside.sum())
         policy = self.graph.semantics.overflow
         if policy == "error":
             sample, step, neuron = (int(i) for i in np.argwhere(outside)[0])

@@ -22,7 +22,7 @@ from pspike_deploy.graph.nodes import Multiply, Node, Quantize
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import OVERFLOW_POLICIES
 from pspike_deploy.numerics.noise import UNIFORM_BITS, InjectedNoise, Noise, PhiloxNoise
-from pspike_deploy.recording import Recording, finer_probabilities
+from pspike_deploy.recording import Recording, finer_probabilities, overflow_facts
 from pspike_deploy.simulators import interpreter_neurons as interpreter_neurons  # registers nodes
 from pspike_deploy.simulators import layerwise
 from pspike_deploy.simulators.interpreter_nodes import (
@@ -145,7 +145,7 @@ def run(
         "fraction_bits": _fraction_bits(graph),
         "order": list(layerwise.recordable(graph)),
         "latency": dict.fromkeys(layerwise.recordable(graph), 0),
-        "overflows": machine.overflows,
+        **overflow_facts(machine.overflows),
         **finer_probabilities({n: semantics.quantization[n].rounding for n in graph.sites}),
     }
     return _recording(graph, traces, indices, header)

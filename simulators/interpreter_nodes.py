@@ -8,6 +8,7 @@ zero, and returns the function that computes one step after another.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import singledispatch
@@ -79,7 +80,8 @@ class Machine:
         uniforms: source of noise integers of 53 bits.
         sample: index in the data set of the sample that runs.
         step: time step within the sample.
-        overflows: values so far that left their register.
+        overflows: values so far that left their register, by node and ``output``,
+            ``accumulator`` or ``state``.
     """
 
     policy: str
@@ -87,20 +89,21 @@ class Machine:
     uniforms: Uniforms
     sample: int = 0
     step: int = 0
-    overflows: int = 0
+    overflows: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def fit(self, v: int, bits: int, where: tuple[str, int, str]) -> int:
         """Bring a value into a register of ``bits`` bits; ``where``: node, neuron, register."""
         limit = (1 << (bits - 1)) - 1
         if -limit <= v <= limit:
             return v
-        self.overflows += 1
+        node, neuron, register = where
+        kind = register if register in ("output", "accumulator") else "state"
+        self.overflows[node, kind] += 1
         if self.policy == "saturate":
             return limit if v > 0 else -limit
         if self.policy == "wrap":
             half = 1 << (bits - 1)
             return (v + half) % (2 * half) - half
-        node, neuron, register = where
         raise PspikeError(
             "E-OVERFLOW",
             f"register {register} of node {node}, neuron {neuron}, overflows",

@@ -50,6 +50,7 @@ def test_every_node_equals_the_interpreter(
     assert set(fast.values) == set(slow.values) == set(layerwise.recordable(graph))
     np.testing.assert_array_equal(fast.outputs, slow.outputs)
     assert fast.run["overflows"] == slow.run["overflows"]
+    assert fast.run["overflows_by_node"] == slow.run["overflows_by_node"]
 
 
 SSM_FORMATS = NodeQuantization(
@@ -85,7 +86,10 @@ def test_overflows_are_bounded_and_counted_like_in_the_interpreter(seed: int, po
     fast = fixed_point.run(graph, x, noise=Noise.philox(0))
     slow = interpreter.run(graph, x, noise=Noise.philox(0))
     np.testing.assert_array_equal(fast.values["node"], slow.values["node"])
-    assert fast.run["overflows"] == slow.run["overflows"]
+    counts = fast.run["overflows_by_node"]
+    assert counts == slow.run["overflows_by_node"]
+    assert set(counts["node"]) == {"state", "output"}
+    assert fast.run["overflows"] == slow.run["overflows"] == sum(counts["node"].values())
 
 
 def test_the_policy_error_names_the_register_that_overflowed() -> None:
@@ -105,6 +109,7 @@ def test_a_running_sum_that_overflows_follows_the_policy(policy: str) -> None:
     slow = interpreter.run(graph, x, noise=Noise.philox(0))
     np.testing.assert_array_equal(fast.values["node"], slow.values["node"])
     assert fast.run["overflows"] == slow.run["overflows"] > 0
+    assert fast.run["overflows_by_node"] == slow.run["overflows_by_node"]
 
 
 @pytest.mark.parametrize("policy", ["saturate", "wrap"])
@@ -115,6 +120,7 @@ def test_absurd_input_overflows_like_in_the_interpreter(policy: str) -> None:
     fast = fixed_point.run(graph, x, noise=Noise.philox(0))
     slow = interpreter.run(graph, x, noise=Noise.philox(0))
     assert fast.run["overflows"] == slow.run["overflows"] >= 3
+    assert fast.run["overflows_by_node"] == slow.run["overflows_by_node"]
     if policy == "saturate":  # wrapping 1e30 keeps bits that float64 does not have
         np.testing.assert_array_equal(fast.values["input"], slow.values["input"])
 

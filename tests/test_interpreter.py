@@ -138,6 +138,7 @@ def test_a_run_states_what_it_was(graph: Graph) -> None:
         "order": nodes,
         "latency": dict.fromkeys(nodes, 0),
         "overflows": 0,
+        "overflows_by_node": {},
     }
     last = run.values["readout_gain"][:, -1]
     assert np.array_equal(run.outputs, graph.output_format("exit").to_real(last))

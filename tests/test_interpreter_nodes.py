@@ -148,6 +148,7 @@ def test_the_accumulator_of_48_bits_overflows_before_the_shift() -> None:
     run = record(node, formats, [[2**33]], overflow="saturate")
     assert run.values["node"].item() == half_up(2**47 - 1, 30)
     assert run.run["overflows"] == 1
+    assert run.run["overflows_by_node"] == {"node": {"accumulator": 1}}
 
 
 # --- Bernoulli -----------------------------------------------------------------------------
