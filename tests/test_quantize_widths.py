@@ -104,7 +104,7 @@ def test_slow_modes_are_never_called_guaranteed_without_being_it(decay: float) -
     rotating = decay * np.exp(0.3j)
     graph, x = fold(single_ssm(rotating)), np.ones((2, 200, 1))
     integer, report = quantize_folded(graph, x, QuantConfig(overflow="error"))
-    assert report.outputs["ssm"]["basis"] == "observed"
+    assert report.outputs["ssm"]["basis"] == "observed-safe"
     gain = integer.nodes["gain"]
     assert isinstance(gain, ChannelAffine)
     assert np.abs(gain.a).max() > 2**14, "an unaffordable guarantee costs the gain no bits"

@@ -28,6 +28,18 @@ PROBABILITY_ROUNDINGS: Final[tuple[str, ...]] = get_args(ProbabilityRounding)
 ACCUMULATOR_BITS: Final = 48
 
 
+def signal_to_noise_db(power: float, error: float) -> float | None:
+    """Signal-to-quantisation-noise ratio ``10 log10(power / error)`` in dB.
+
+    Args:
+        power, error: sums of squares of the signal and of its error.
+
+    Returns:
+        The ratio; None where there is no error, or no signal.
+    """
+    return None if error == 0 or power == 0 else float(10 * np.log10(power / error))
+
+
 @dataclass(frozen=True)
 class Format:
     """Width and binary point of an integer tensor.

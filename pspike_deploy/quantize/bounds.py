@@ -37,6 +37,7 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
+from pspike_deploy.quantize.guard_bits import real_ssm
 from pspike_deploy.quantize.neuron_states import largest_state, oscillator_bounds, state_bounds
 from pspike_deploy.quantize.ranges import Interval, interval
 
@@ -48,9 +49,23 @@ class Bound:
     output: Interval
     load: float
 
+    @property
+    def holds(self) -> bool:
+        """Whether no value can leave its register; false where a load is no number."""
+        return self.load <= 1
+
 
 def overflowing_nodes(graph: Graph, input_range: Interval, steps: int) -> set[str]:
     """Nodes of an integer graph that inputs within a range could drive out of a register.
+
+    Arguments as of :func:`bounds_of_nodes`.
+    """
+    found = bounds_of_nodes(graph, input_range, steps)
+    return {name for name, bound in found.items() if not bound.holds}
+
+
+def bounds_of_nodes(graph: Graph, input_range: Interval, steps: int) -> dict[str, Bound]:
+    """Bounds of all nodes of an integer graph; those of a Linear node in units of its weights.
 
     Args:
         graph: integer graph.
@@ -67,8 +82,9 @@ def overflowing_nodes(graph: Graph, input_range: Interval, steps: int) -> set[st
         if isinstance(node, Output):
             bounds[name] = Bound(inputs[0], 0.0)
             continue
-        bounds[name] = bound_of(node, graph.semantics.quantization[name], inputs, steps)
-    return {name for name, found in bounds.items() if not found.load <= 1}
+        found = bound_of(node, graph.semantics.quantization[name], inputs, steps)
+        bounds[name] = replace(found, output=found.output.known)
+    return bounds
 
 
 def share_of(magnitude: float, form: Format) -> float:
@@ -127,22 +143,18 @@ def _(node: Bernoulli, formats: NodeQuantization, inputs: list[Interval], steps:
 
 @bound_of.register
 def _(node: DiagonalSSM, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
-    real = {
-        name: formats.tensors[name].to_real(getattr(node, name))
-        for name in ("a_bar", "b_bar", "c", "d")
-    }
-    rounded = DiagonalSSM(**real)
-    decay = np.hypot(real["a_bar"][..., 0], real["a_bar"][..., 1])
+    rounded = real_ssm(node, formats)
+    decay = np.hypot(rounded.a_bar[..., 0], rounded.a_bar[..., 1])
     gap = np.where(decay < 1, 1 - decay, 0.0)
     with np.errstate(divide="ignore"):
         # Units of the state. A spike adds integers as they are; a graded input rounds once more.
         is_exact = formats.tensors["b_bar"].fraction_bits == formats.tensors["state"].fraction_bits
         roundings = np.sqrt(2.0) * (1 if is_exact else 2) / gap
-        drive = np.hypot(real["b_bar"][..., 0], real["b_bar"][..., 1])
+        drive = np.hypot(rounded.b_bar[..., 0], rounded.b_bar[..., 1])
         drive = drive * inputs[0].per_neuron[:, None]
         unit = 2.0 ** -int(formats.tensors["state"].fractions())
         states = drive / gap + roundings * unit
-    read = np.hypot(real["c"][..., 0], real["c"][..., 1])
+    read = np.hypot(rounded.c[..., 0], rounded.c[..., 1])
     error = np.where(read == 0, 0.0, read * roundings * unit).sum(axis=1)
     found = interval(rounded, inputs)
     found = Interval(found.low - error, found.high + error)

@@ -39,6 +39,10 @@ from pspike_deploy.quantize.messages import is_message_gain, message_bits
 
 SPIKE_FORMAT: Final = Format(2, 0)
 
+#: What a format rests on: no input within the calibrated range can leave it; or none was seen to.
+GUARANTEED: Final = "guaranteed"
+OBSERVED_SAFE: Final = "observed-safe"
+
 #: Bits that a guarantee may cost against the observed range.
 AFFORDABLE_BITS: Final = 6
 #: The same where the whole width is that of a message into dense synapses.
@@ -63,7 +67,8 @@ SOFTMAX_FORMAT: Final = Format(48, 24)
 
 @dataclass(frozen=True)
 class Choice:
-    """Format of an output and why: ``guaranteed`` or ``observed``, with both magnitudes."""
+    """Format of an output and why: its basis, :data:`GUARANTEED` or :data:`OBSERVED_SAFE`, and the
+    largest magnitudes, guaranteed and observed."""
 
     format: Format
     basis: str
@@ -73,7 +78,7 @@ class Choice:
     @property
     def magnitude(self) -> float:
         """Largest magnitude that the format is made for."""
-        return self.guaranteed if self.basis == "guaranteed" else self.observed * OBSERVED_MARGIN
+        return self.guaranteed if self.basis == GUARANTEED else self.observed * OBSERVED_MARGIN
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for reports."""
@@ -145,7 +150,7 @@ def _choose(
     is_affordable = guaranteed <= observed * 2.0**affordable
     magnitude = guaranteed if is_affordable else observed * OBSERVED_MARGIN
     point = fraction_bits_for(magnitude * 2.0**reserve, bits, most=most)
-    basis = "guaranteed" if is_affordable else "observed"
+    basis = GUARANTEED if is_affordable else OBSERVED_SAFE
     return Choice(Format(bits, point), basis, guaranteed, observed)
 
 

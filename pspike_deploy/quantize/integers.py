@@ -32,7 +32,12 @@ from pspike_deploy.graph.nodes import (
     TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
-from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format, fraction_bits_for
+from pspike_deploy.numerics.fixed_point import (
+    ACCUMULATOR_BITS,
+    Format,
+    fraction_bits_for,
+    signal_to_noise_db,
+)
 from pspike_deploy.quantize import neuron_integers, ssm_integers
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.formats import (
@@ -115,7 +120,7 @@ class Quantizer:
             )
         error = float(np.sum((form.to_real(integers) - values) ** 2))
         power = float(np.sum(values**2))
-        decibel = None if error == 0 or power == 0 else float(10 * np.log10(power / error))
+        decibel = signal_to_noise_db(power, error)
         self.ratios.setdefault(name, {})[tensor] = {**form.to_dict(), "sqnr_db": decibel}
         return integers.astype(_integer_dtype(form.bits))
 

@@ -57,6 +57,17 @@ class Interval:
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
     @property
+    def known(self) -> Interval:
+        """The interval with unbounded ends where they are no numbers.
+
+        Nothing times infinity is no number; an unbounded input bounds nothing behind it.
+        """
+        return Interval(
+            np.where(np.isnan(self.low), -np.inf, self.low),
+            np.where(np.isnan(self.high), np.inf, self.high),
+        )
+
+    @property
     def magnitude(self) -> float:
         """Largest absolute value over all neurons."""
         return float(self.per_neuron.max(initial=0.0))
@@ -70,12 +81,7 @@ def guaranteed(graph: Graph, input_range: Interval) -> dict[str, Interval]:
         if isinstance(node, Input):
             found[name] = input_range
         else:
-            here = interval(node, [found[s] for s in graph.sources(name)])
-            # Nothing times infinity is no number; an unbounded input bounds nothing behind it.
-            low, high = np.isnan(here.low), np.isnan(here.high)
-            found[name] = Interval(
-                np.where(low, -np.inf, here.low), np.where(high, np.inf, here.high)
-            )
+            found[name] = interval(node, [found[s] for s in graph.sources(name)]).known
     return found
 
 
