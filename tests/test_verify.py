@@ -146,6 +146,18 @@ def test_a_replay_that_disagrees_is_different_and_says_where(pair, monkeypatch) 
     assert "T1a-lava" in result.tests
 
 
+def test_registers_that_overflowed_are_named_in_the_warnings(pair) -> None:
+    graph, integer, x = pair
+    assert verify(graph, integer, x, seed=6).warnings == ()
+    earlier = {"l01_d_ssm": {"state": 1200, "output": 3}}
+    found = verify(graph, integer, 3 * x, seed=6, overflows=earlier)
+    first, second = found.warnings
+    assert "the evaluation: l01_d_ssm (state 1,200, output 3)" in first
+    (name,) = integer.targets(integer.input_name)
+    assert f"float network's spikes: {name} (output" in second
+    assert found.to_dict()["warnings"] == [first, second]
+
+
 def test_stress_inputs_are_the_edges_of_the_data() -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (6, 10, 3))
     stress = stress_inputs(x)

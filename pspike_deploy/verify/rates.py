@@ -2,8 +2,9 @@
 
 Such a neuron is deterministic, and its threshold makes it chaotic: a spike that comes one step
 later changes all that follow, so identity of float and integer spikes is no target. Each layer is
-given the reference's spikes as input (teacher forcing). What is judged is the layer's mean rate,
-against the margin that T0 has for rates; flips and single neurons are reported.
+given the reference's spikes as input (teacher forcing). What is judged is the layer's mean rate:
+its difference must stay within a share of the rate, and there must be spikes enough to tell. Flips
+and single neurons are reported.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from typing import Any
 import numpy as np
 
 from pspike_deploy.recording import Recording
+from pspike_deploy.verify.decision import (
+    Verdict,
+    decide,
+    half_width_of_flips,
+    half_width_of_mean,
+    samples_to_decide,
+)
 from pspike_deploy.verify.probabilities import RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE
 
 
@@ -29,7 +37,11 @@ class LayerRate:
         flips: places where exactly one side spikes.
         max_rate_shift: largest difference of a neuron's rate.
         neurons_outside: number of neurons whose rate leaves the margin.
-        inside: whether the layer's mean rate stays within the margin.
+        margin: largest difference of the mean rates that is judged equivalent, a share of the rate.
+        half_width: half width of the confidence interval of that difference.
+        verdict: whether the interval lies inside the margin, outside, or across its edge.
+        samples_to_decide: where it lies across, samples that would decide; None where no number
+            would.
     """
 
     node: str
@@ -39,7 +51,10 @@ class LayerRate:
     flips: int
     max_rate_shift: float
     neurons_outside: int
-    inside: bool
+    margin: float
+    half_width: float
+    verdict: Verdict
+    samples_to_decide: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for files."""
@@ -61,14 +76,24 @@ def _layer(node: str, expected: Any, actual: Any) -> LayerRate:
     before, after = expected.mean(axis=(0, 1)), actual.mean(axis=(0, 1))
     rate, integer_rate = float(before.mean()), float(after.mean())
     margins = np.maximum(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * before)
-    margin = max(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * rate)
+    flips = int(np.sum(expected != actual))
+    per_sample = actual.mean(axis=(1, 2)) - expected.mean(axis=(1, 2))
+    shift, margin = integer_rate - rate, RATE_MARGIN_RELATIVE * rate
+    half_width = max(half_width_of_mean(per_sample), half_width_of_flips(flips) / expected.size)
+    verdict = decide(shift, half_width, margin)
+    undecided = verdict == "inconclusive"
     return LayerRate(
         node=node,
         spikes=expected.size,
         rate=rate,
         integer_rate=integer_rate,
-        flips=int(np.sum(expected != actual)),
+        flips=flips,
         max_rate_shift=float(np.abs(after - before).max()),
         neurons_outside=int(np.sum(np.abs(after - before) > margins)),
-        inside=abs(integer_rate - rate) <= margin,
+        margin=margin,
+        half_width=half_width,
+        verdict=verdict,
+        samples_to_decide=samples_to_decide(len(expected), shift, half_width, margin)
+        if undecided
+        else None,
     )

@@ -1,17 +1,18 @@
-"""The verdict: equivalent or different, from T0, T1 and integer replays.
+"""The verdict: equivalent, different or inconclusive, from T0, T1 and integer replays.
 
 Until the statistical tests on sampled spikes exist, the verdict rests on three things: replays
 between integer backends must agree in every integer (T1a), the mean probability shift of every
 neuron must lie within the rate margin (T0), and mismatches under common random numbers are reported
 next to their expectation (T1b). Deterministic neurons have no probabilities; the mean rate of each
-of their layers must lie within the same margin (R). ``tests`` names what ran.
+of their layers must lie within a relative margin (R), and where there are too few spikes to tell,
+the verdict is inconclusive. ``tests`` names what ran.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,10 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.simulators import fixed_point, interpreter, layerwise, reference
 from pspike_deploy.verify.compare import Comparison, compare
+from pspike_deploy.verify.decision import Verdict
 from pspike_deploy.verify.outputs import ERROR_MARGIN, OutputError, compare_outputs
 from pspike_deploy.verify.probabilities import ProbabilityComparison, compare_probabilities
 from pspike_deploy.verify.rates import LayerRate, compare_rates
-
-Verdict = Literal["equivalent", "different", "inconclusive"]
 
 #: Samples that the interpreter replays; it is slow on purpose.
 INTERPRETER_SAMPLES: Final = 1
@@ -41,14 +41,16 @@ class Verification:
     """Outcome of :func:`verify`.
 
     Attributes:
-        verdict: ``equivalent`` or ``different``.
-        reasons: why it is different; empty where it is not.
+        verdict: ``equivalent``, ``different`` or ``inconclusive``.
+        reasons: why it is not equivalent; empty where it is.
         tests: names of the tests that ran.
         probabilities: T0 and T1b on the given data.
         replays: T1a, integer backend against the fixed-point simulator, by backend.
         stress: largest |p - q| on each stress input (not judged).
         rates: layers of deterministic neurons on the given data.
         outputs: error of the outputs, of a network that samples nothing.
+        warnings: what the verdict does not judge and a reader should know: registers that
+            overflowed, with their nodes.
     """
 
     verdict: Verdict
@@ -59,12 +61,14 @@ class Verification:
     stress: Mapping[str, float]
     rates: tuple[LayerRate, ...] = ()
     outputs: OutputError | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``verification.json``."""
         return {
             "verdict": self.verdict,
             "reasons": list(self.reasons),
+            "warnings": list(self.warnings),
             "tests": list(self.tests),
             "probabilities": self.probabilities.to_dict(),
             "replays": {name: c.to_dict() for name, c in self.replays.items()},
@@ -82,6 +86,7 @@ def verify(
     seed: int = 0,
     samples: npt.ArrayLike | None = None,
     replays: Mapping[str, Comparison] | None = None,
+    overflows: Mapping[str, Mapping[str, int]] | None = None,
     device: str = "auto",
 ) -> Verification:
     """Judge an integer graph against its float graph.
@@ -94,35 +99,42 @@ def verify(
         seed: seed of the common noise.
         samples: index of each sample in the data set.
         replays: further integer replays, for instance of Lava; the interpreter's is added here.
+        overflows: by node and register, of earlier runs of the integer graph.
         device: where the reference runs.
     """
     noise = Noise.philox(seed)
     data = layerwise.checked_input(graph, x)
     indices = layerwise.sample_indices(samples, len(data))
-    probabilities, rates, outputs = _replayed(graph, integer, data, indices, noise, device)
+    run = _replayed(graph, integer, data, indices, noise, device)
+    probabilities, rates, outputs = run.probabilities, run.rates, run.outputs
     comparisons = dict(replays or {})
     if integer.streams:
         comparisons["interpreter"] = _interpreted(integer, data, indices, noise)
     stress = {
-        name: _replayed(graph, _saturating(integer), case, np.arange(len(case)), noise, device)[
-            0
-        ].max_abs_dp
+        name: _replayed(
+            graph, _saturating(integer), case, np.arange(len(case)), noise, device
+        ).probabilities.max_abs_dp
         for name, case in stress_inputs(data).items()
         if graph.sites
     }
     judged = None if graph.sites else outputs
     reasons = tuple(_reasons(probabilities, rates, comparisons, judged))
+    doubts = tuple(_doubts(rates))
     statistics = (*(("T0", "T1b") if graph.sites else ()), *(("R",) if rates else ()))
     statistics = (*statistics, *(() if judged is None else ("E",)))
     return Verification(
-        verdict="different" if reasons else "equivalent",
-        reasons=reasons,
+        verdict="different" if reasons else "inconclusive" if doubts else "equivalent",
+        reasons=reasons or doubts,
         tests=(*statistics, *(f"T1a-{name}" for name in sorted(comparisons))),
         probabilities=probabilities,
         replays=comparisons,
         stress=stress,
         rates=rates,
         outputs=judged,
+        warnings=(
+            *_overflow_warnings("the evaluation", overflows or {}),
+            *_overflow_warnings("the replay of the float network's spikes", run.overflows),
+        ),
     )
 
 
@@ -142,6 +154,16 @@ def _interpreted(
     )
 
 
+@dataclass(frozen=True)
+class _Replayed:
+    """What one replay of the float network's spikes shows; overflows by node and register."""
+
+    probabilities: ProbabilityComparison
+    rates: tuple[LayerRate, ...]
+    outputs: OutputError
+    overflows: Mapping[str, Mapping[str, int]]
+
+
 def _replayed(
     graph: Graph,
     integer: Graph,
@@ -149,17 +171,18 @@ def _replayed(
     samples: npt.NDArray[np.int64],
     noise: Noise,
     device: str,
-) -> tuple[ProbabilityComparison, tuple[LayerRate, ...], OutputError]:
+) -> _Replayed:
     """Run the reference, replay its spikes into the integer graph, compare both sides."""
     spiking = graph.spiking
     expected = reference.run(graph, x, noise=noise, samples=samples, record=spiking, device=device)
     actual = fixed_point.run(
         integer, x, noise=noise, samples=samples, record=spiking, replay=expected.spikes
     )
-    return (
+    return _Replayed(
         compare_probabilities(expected, actual),
         compare_rates(expected, actual),
         compare_outputs(expected, actual),
+        actual.run["overflows_by_node"],
     )
 
 
@@ -194,9 +217,9 @@ def _reasons(
 ) -> list[str]:
     reasons = [
         f"mean rate of the layer {layer.node} outside the rate margin: "
-        f"{layer.rate:.4f}, in integers {layer.integer_rate:.4f}"
+        f"{layer.rate:.4g}, in integers {layer.integer_rate:.4g}"
         for layer in rates
-        if not layer.inside
+        if layer.verdict == "different"
     ]
     if outputs is not None and not outputs.inside:
         reasons.append(
@@ -212,3 +235,29 @@ def _reasons(
             f"neurons {', '.join(map(str, neurons[:8]))}{' …' if len(neurons) > 8 else ''}"
         )
     return reasons
+
+
+def _doubts(rates: tuple[LayerRate, ...]) -> Iterator[str]:
+    """What cannot be decided, and what would decide it."""
+    for layer in rates:
+        if layer.verdict != "inconclusive":
+            continue
+        found = (
+            f"too few spikes to judge the mean rate of the layer {layer.node}: "
+            f"{layer.rate:.4g}, in integers {layer.integer_rate:.4g} ± {layer.half_width:.2g}, "
+            f"margin {layer.margin:.2g}"
+        )
+        if layer.samples_to_decide is None:
+            yield f"{found}; give samples on which the layer fires"
+        else:
+            yield f"{found}; about {layer.samples_to_decide:,} samples would decide"
+
+
+def _overflow_warnings(run: str, overflows: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """One sentence on the nodes whose registers overflowed in a run."""
+    if overflows:
+        nodes = (
+            f"{node} ({', '.join(f'{register} {n:,}' for register, n in found.items())})"
+            for node, found in overflows.items()
+        )
+        yield f"registers overflowed in {run}: {', '.join(nodes)}"
