@@ -7,13 +7,17 @@ from typing import Any, Final
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import parameter_count
+from pspike_deploy.graph.nodes import DiagonalSSM, parameter_count
 
 #: Errors of a network that is valid and has no graph.
 NO_GRAPH: Final = ("E-TARGET-NONCAUSAL", "E-TARGET-UNSUPPORTED")
 
 
-def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
+#: Facts of a checkpoint that are told as they are.
+_TOLD: Final = ("unused", "skipped", "modal_forms", "warnings")
+
+
+def describe(model: Path, settings: Path | None = None, data: Path | None = None) -> dict[str, Any]:
     """Nodes, parameters, states and digest of a checkpoint or graph, as plain data.
 
     Of an official checkpoint also the names that are not used (``unused``), the globals that were
@@ -24,15 +28,22 @@ def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
     and ``cannot_stream`` lists the reasons, each with ``code``, ``what``, ``why``, ``fix``,
     ``where``; ``shapes`` of a layer are those of its own parameters.
 
+    ``guard`` holds the guard bits of the SSMs by node. Of a float network with calibration samples,
+    the packaged ones that it was trained on or ``data``, ``quantization`` is what an export with
+    the default widths would write into ``quantization.json``; where it cannot be quantised,
+    ``cannot_quantize`` says why.
+
     Raises:
-        PspikeError: whatever keeps the file from being read.
+        PspikeError: whatever keeps the files from being read; E-USAGE for data with an integer
+            graph.
     """
     try:
-        graph, more = _graph(model, settings)
+        graph, facts = _graph(model, settings)
     except PspikeError as error:
         if model.suffix == ".nir" or error.code not in NO_GRAPH:
             raise
         return _describe_network(model, settings)
+    more = {name: facts[name] for name in _TOLD if name in facts}
     return {
         "model": model.name,
         "digest": graph.digest,
@@ -42,20 +53,69 @@ def describe(model: Path, settings: Path | None = None) -> dict[str, Any]:
         "sampling_sites": len(graph.sites),
         **more,
         "nodes": [_row(graph, name) for name in graph.order],
+        **_ranges(graph, facts, data),
     }
 
 
 def _graph(model: Path, settings: Path | None) -> tuple[Graph, dict[str, Any]]:
-    """Graph of a file and facts of an official one; torch is loaded for checkpoints only."""
+    """Graph of a file, and facts of a checkpoint; torch is loaded for checkpoints only."""
     if model.suffix == ".nir" and settings is None:
         from pspike_deploy.graph.file import read_graph
 
         return read_graph(model), {}
     from pspike_deploy.sources import load_model
 
-    graph, facts = load_model(model, settings)
-    names = ("unused", "skipped", "modal_forms", "warnings")
-    return graph, {name: facts[name] for name in names if name in facts}
+    return load_model(model, settings)
+
+
+def _ranges(graph: Graph, facts: dict[str, Any], data: Path | None) -> dict[str, Any]:
+    """Guard bits of the SSMs and, where there are calibration samples, the range analysis."""
+    if graph.is_integer and data is not None:
+        raise PspikeError(
+            "E-USAGE",
+            "data were given for an integer graph",
+            why="errors are those against the float network, which the graph does not hold",
+            fix="give the checkpoint or float.nir; quantization.json of an export has its figures",
+        )
+    guards = _guards(graph)
+    samples = None if graph.is_integer else _samples(graph, facts, data)
+    if samples is None:
+        return guards
+    from pspike_deploy.quantize.analysis import analyse
+    from pspike_deploy.quantize.config import QuantConfig
+    from pspike_deploy.quantize.quantize import fold, quantize_folded
+
+    try:
+        folded = fold(graph)
+        integer, report = quantize_folded(folded, samples, QuantConfig())
+    except PspikeError as error:
+        if error.code != "E-TARGET-UNSUPPORTED":
+            raise
+        return {**guards, "cannot_quantize": error.to_dict()}
+    return {**guards, "quantization": analyse(folded, integer, report, samples).to_dict()}
+
+
+def _guards(graph: Graph) -> dict[str, Any]:
+    if not any(isinstance(node, DiagonalSSM) for node in graph.nodes.values()):
+        return {}
+    from pspike_deploy.quantize.analysis import node_guard_bits
+
+    found = {name: node_guard_bits(graph, name) for name in graph.order}
+    return {"guard": {name: bits.to_dict() for name, bits in found.items() if bits is not None}}
+
+
+def _samples(graph: Graph, facts: dict[str, Any], data: Path | None) -> Any:
+    """Calibration samples, (sample, step, feature); None where none are at hand."""
+    if data is None and not facts.get("data"):
+        return None
+    from pspike_deploy.sources import load_data
+
+    try:
+        return load_data(data, None, graph, facts).calibration
+    except PspikeError as error:
+        if data is None and error.code == "E-USAGE":  # a data set that is not packaged
+            return None
+        raise
 
 
 def _describe_network(model: Path, settings: Path | None) -> dict[str, Any]:

@@ -19,16 +19,17 @@ import numpy as np
 
 from pspike_deploy import artefacts
 from pspike_deploy.data import ExportData
-from pspike_deploy.errors import EXIT_NEGATIVE, EXIT_VERIFIED, PspikeError
+from pspike_deploy.errors import EXIT_INCONCLUSIVE, EXIT_NEGATIVE, EXIT_VERIFIED, PspikeError
 from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
 from pspike_deploy.golden import GOLDEN_SAMPLES, Golden, change_between, require_unchanged
 from pspike_deploy.graph.file import write_graph
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import ExportOptions, NoWatcher, Watcher
+from pspike_deploy.quantize.analysis import analyse
 from pspike_deploy.quantize.passes import FOLDING, PASSES
 from pspike_deploy.quantize.quantize import QuantizationReport, quantize_folded
-from pspike_deploy.recording import Recording
+from pspike_deploy.recording import OverflowCounts, Recording, added_overflows
 from pspike_deploy.simulators import fixed_point, reference
 from pspike_deploy.simulators.lava import backend as lava
 from pspike_deploy.simulators.lava.environment import LavaEnvironment, find_lava_python
@@ -38,6 +39,13 @@ from pspike_deploy.verify.verdict import Verification, verify
 
 #: Samples on which probabilities are compared (T0, T1).
 VERIFIED_SAMPLES: Final = 64
+
+#: Exit status by verdict.
+EXIT_OF_VERDICT: Final[dict[str, int]] = {
+    "equivalent": EXIT_VERIFIED,
+    "different": EXIT_NEGATIVE,
+    "inconclusive": EXIT_INCONCLUSIVE,
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,8 @@ class ExportResult:
 
     @property
     def exit_status(self) -> int:
-        """0 where the verdict is ``equivalent``, 1 where it is ``different``."""
-        different = self.summary["verification"]["verdict"] == "different"
-        return EXIT_NEGATIVE if different else EXIT_VERIFIED
+        """0 where the verdict is ``equivalent``, 1 ``different``, 5 ``inconclusive``."""
+        return EXIT_OF_VERDICT[self.summary["verification"]["verdict"]]
 
 
 def export_network(options: ExportOptions, watcher: Watcher | None = None) -> ExportResult:
@@ -97,9 +104,12 @@ class _Export:
                 provenance["data"] = facts["data"]
             write_graph(graph, folder / "float.nir", provenance)
             write_graph(integer, folder / "quantized.nir", provenance)
-            artefacts.write_json(folder / "quantization.json", report.to_dict())
+        with self._stage("analysis", "Measuring ranges and errors of every node"):
+            analysis = analyse(folded, integer, report, data.calibration, self.options.device)
         with self._stage("accuracy", "Measuring accuracy, float and integer"):
             accuracy, overflows = self._accuracy(graph, integer, data)
+            analysis = analysis.with_overflows("evaluation", overflows)
+            artefacts.write_json(folder / "quantization.json", analysis.to_dict())
         replays: dict[str, Comparison] = {}
         lava_facts: dict[str, Any] | None = None
         if environment is not None:
@@ -108,7 +118,7 @@ class _Export:
             with self._stage("lava", "Running the bundle in Lava's CPU simulator"):
                 replays["lava"], lava_facts = self._lava(bundle, expected, environment, folder)
         with self._stage("verify", "Comparing probabilities and samples"):
-            verification = self._verify(graph, integer, data, replays)
+            verification = self._verify(graph, integer, data, replays, overflows)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
         summary = {
             "network": self._network(facts, graph, integer),
@@ -172,12 +182,12 @@ class _Export:
 
     def _accuracy(
         self, graph: Graph, integer: Graph, data: ExportData
-    ) -> tuple[dict[str, Any], int]:
-        """Accuracy of both networks over the same draws, and the integer run's overflows."""
+    ) -> tuple[dict[str, Any], OverflowCounts]:
+        """Accuracy of both networks over the same draws, and the integer runs' overflows."""
         noise = Noise.philox(self.options.seed)
         hits: dict[str, list[float]] = {"float": [], "integer": []}
         agreement: list[float] = []
-        overflows = 0
+        overflows: OverflowCounts = {}
         # Without noise every draw is the same.
         draws = self.options.draws if graph.noise_sites else 1
         for draw in range(draws):
@@ -194,7 +204,7 @@ class _Export:
             actual = fixed_point.run(
                 integer, data.x, noise=noise, draw=draw, record=(), lengths=data.lengths
             )
-            overflows += int(actual.run["overflows"])
+            overflows = added_overflows(overflows, actual.run["overflows_by_node"])
             agreement.append(float(np.mean(expected.predictions == actual.predictions)))
             if data.labels is not None:
                 hits["float"].append(float(np.mean(expected.predictions == data.labels)))
@@ -252,7 +262,12 @@ class _Export:
         return comparison, facts
 
     def _verify(
-        self, graph: Graph, integer: Graph, data: ExportData, replays: dict[str, Comparison]
+        self,
+        graph: Graph,
+        integer: Graph,
+        data: ExportData,
+        replays: dict[str, Comparison],
+        overflows: OverflowCounts,
     ) -> Verification:
         return verify(
             graph,
@@ -260,6 +275,7 @@ class _Export:
             data.x[:VERIFIED_SAMPLES],
             seed=self.options.seed,
             replays=replays,
+            overflows=overflows,
             device=self.options.device,
         )
 
@@ -274,9 +290,11 @@ class _Export:
             "offline": not graph.streams,
         }
 
-    def _quantization(self, report: QuantizationReport, overflows: int) -> dict[str, Any]:
+    def _quantization(
+        self, report: QuantizationReport, overflows: OverflowCounts
+    ) -> dict[str, Any]:
         config = report.config.to_dict()
-        return {**config, "overflows": overflows}
+        return {**config, "overflows": sum(sum(found.values()) for found in overflows.values())}
 
     def _lava_versions(self, summary: dict[str, Any]) -> dict[str, str]:
         lava_facts = summary["lava"]
@@ -330,6 +348,7 @@ def _verification_summary(verification: Verification) -> dict[str, Any]:
         "verdict": verification.verdict,
         "tests": list(verification.tests),
         "reasons": list(verification.reasons),
+        "warnings": list(verification.warnings),
         "max_abs_dp": probabilities.max_abs_dp,
         "mean_abs_dp": probabilities.mean_abs_dp,
         "coupled_mismatches": probabilities.mismatches,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,18 @@ class Recording:
         if problems:
             raise refusal("; ".join(problems[:8]))
         return recording
+
+
+#: Numbers of overflows by node and kind of register; nodes without any do not appear.
+OverflowCounts = Mapping[str, Mapping[str, int]]
+
+
+def added_overflows(a: OverflowCounts, b: OverflowCounts) -> OverflowCounts:
+    """Overflows of two runs together."""
+    both = {node: Counter(registers) for node, registers in a.items()}
+    for node, registers in b.items():
+        both.setdefault(node, Counter()).update(registers)
+    return {node: dict(found) for node, found in both.items()}
 
 
 def overflow_facts(counts: Mapping[tuple[str, str], int]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pspike_deploy import cli
 from pspike_deploy.exporters.lava.bundle.parent_watch import group_members, group_segments
 from pspike_deploy.graph.file import read_graph
 from pspike_deploy.models.checkpoint import save_checkpoint
+from pspike_deploy.pipeline import ExportResult
 from tests.test_quantize import STEPS, network
 
 runner = CliRunner()
@@ -166,6 +167,31 @@ def test_a_coarse_network_gets_a_negative_verdict_and_exit_status_1(
     assert verification["verdict"] == "different"
     assert "rate margin" in verification["reasons"][0]
     assert (out / "summary.json").exists(), "a negative verdict is a result"
+
+
+def test_overflows_of_the_evaluation_are_reported_by_node_and_warned_of(
+    model: Path, samples: Path, tmp_path: Path
+) -> None:
+    """Samples three times as large as the calibration leave the register of the input."""
+    np.save(tmp_path / "small.npy", np.load(samples)["x"])
+    np.save(tmp_path / "large.npy", 3 * np.load(samples)["x"])
+    options = ("--calibration", tmp_path / "small.npy", "--draws", 2, "--target", "nir", "--json")
+    out = tmp_path / "out"
+    summary = json.loads(export(model, out, "--data", tmp_path / "large.npy", *options).stdout)
+    nodes = json.loads((out / "quantization.json").read_text())["nodes"]
+    counts = {name: row["overflows"]["evaluation"] for name, row in nodes.items()}
+    total = sum(n for found in counts.values() for n in found.values())
+    assert summary["quantization"]["overflows"] == total > 0
+    assert counts["input_quantize"]["output"] > 0
+    assert not nodes["input_quantize"]["overflows"]["calibration"]
+    assert "input_quantize (output" in summary["verification"]["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"), [("equivalent", 0), ("different", 1), ("inconclusive", 5)]
+)
+def test_every_verdict_has_its_exit_status(verdict: str, status: int) -> None:
+    assert ExportResult(Path(), {"verification": {"verdict": verdict}}).exit_status == status
 
 
 # --- bad input ----------------------------------------------------------------------------------

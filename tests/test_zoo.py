@@ -8,9 +8,14 @@ import pytest
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import Bernoulli
+from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import ExportOptions
 from pspike_deploy.pipeline import export_network
 from pspike_deploy.quantize import passes
+from pspike_deploy.quantize.config import QuantConfig
+from pspike_deploy.quantize.quantize import quantize
+from pspike_deploy.simulators import fixed_point
+from pspike_deploy.sources import load_data, load_model
 
 ZOO = Path(__file__).parent.parent / "models" / "zoo"
 NETWORKS = {"p_spikessm_digits": 0.96, "p_spikessm_digits_linear": 0.95}
@@ -53,3 +58,17 @@ def test_a_pass_that_changes_the_network_stops_the_export(
         export_network(options)
     assert "merge_gains" in caught.value.what
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["p_spikessm_digits", "p_spikessm_digits_linear", "linoss_digits", "spiking_ssm_digits"],
+)
+def test_no_register_overflows_on_the_test_samples(name: str) -> None:
+    """The policy ``error`` ends a run at the first value that leaves its register."""
+    graph, facts = load_model(ZOO / f"{name}.pt")
+    samples = load_data(None, None, graph, facts)
+    integer = quantize(graph, samples.calibration, QuantConfig(overflow="error"))
+    found = fixed_point.run(integer, samples.x, noise=Noise.philox(0), record=())
+    assert found.run["overflows"] == 0
+    assert len(found.outputs) == 360

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pspike_deploy.commands.common import (
     AsJson,
+    Data,
     Model,
     Settings,
     print_json,
@@ -18,20 +19,41 @@ from pspike_deploy.commands.common import (
 from pspike_deploy.errors import EXIT_TARGET_CANNOT
 
 
-def inspect(model: Model, settings: Settings = None, as_json: AsJson = False) -> None:
-    """List layers, shapes, states and parameters of a network or graph."""
+def inspect(
+    model: Model, settings: Settings = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """List layers, shapes and parameters; with calibration samples also ranges and errors."""
     with reported_errors(as_json):
         from pspike_deploy.inspection import describe
         from pspike_deploy.report.tables import inspection_table
 
-        description = describe(model, settings)
+        description = describe(model, settings, data)
         print_result(description, inspection_table(description), as_json=as_json)
         if not as_json:
             reasons = description.pop("cannot_stream", [])
+            _print_ranges(description)
             facts = [f"{k}: {v}" for k, v in description.items() if k != "nodes"]
             typer.echo("\n".join(facts))
             for reason in reasons:
                 tell(f"cannot stream: {reason['code']}: {reason['what']}", reason)
+
+
+def _print_ranges(description: dict[str, Any]) -> None:
+    """Print the tables of the range analysis, and take them out of the description."""
+    from pspike_deploy.report.range_tables import guard_table, range_tables
+    from pspike_deploy.report.tables import plain_console
+
+    guards = description.pop("guard", {})
+    quantized = description.pop("quantization", None)
+    error = description.pop("cannot_quantize", None)
+    tables = range_tables(quantized["nodes"]) if quantized else [guard_table(guards)] * bool(guards)
+    console = plain_console()
+    for table in tables:
+        console.print()
+        console.print(table)
+    console.print()
+    if error is not None:
+        tell(f"cannot quantise: {error['code']}: {error['what']}", error)
 
 
 def check(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,9 +18,9 @@ from pspike_deploy.quantize.formats import GUARANTEED, OBSERVED_SAFE
 from pspike_deploy.quantize.guard_bits import GuardBits, guard_bits
 from pspike_deploy.quantize.quantize import CALIBRATION_SEED, QuantizationReport
 from pspike_deploy.quantize.ranges import Interval
+from pspike_deploy.recording import OverflowCounts
 
 FloatArray = npt.NDArray[np.float64]
-Registers = Mapping[str, int]
 
 #: Calibration samples on which errors and overflows are measured.
 MEASURED_SAMPLES: Final = 32
@@ -112,7 +112,11 @@ class Analysis:
     report: QuantizationReport
     nodes: tuple[NodeAnalysis, ...]
     samples: int
-    overflows: Mapping[str, Mapping[str, Registers]] = field(default_factory=dict)
+    overflows: Mapping[str, OverflowCounts] = field(default_factory=dict)
+
+    def with_overflows(self, run: str, overflows: OverflowCounts) -> Analysis:
+        """The same with the overflows of one more run of the integer graph."""
+        return replace(self, overflows={**self.overflows, run: overflows})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``quantization.json``."""

@@ -7,7 +7,6 @@ before it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Any, Final
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.fixed_point import signal_to_noise_db
 from pspike_deploy.numerics.noise import Noise
-from pspike_deploy.recording import Recording
+from pspike_deploy.recording import OverflowCounts, Recording, added_overflows
 from pspike_deploy.simulators import fixed_point, layerwise, reference
 
 FloatArray = npt.NDArray[np.float64]
@@ -109,7 +108,7 @@ class CalibrationError:
     """Errors by node of the integer graph, and overflows by node and register."""
 
     nodes: Mapping[str, NodeError]
-    overflows: Mapping[str, Mapping[str, int]]
+    overflows: OverflowCounts
 
 
 def calibration_error(
@@ -136,7 +135,7 @@ def calibration_error(
     if integer.semantics.overflow == "error":
         counted = replace(integer, semantics=replace(integer.semantics, overflow="saturate"))
     sums: dict[str, NodeError] = {}
-    overflows: dict[str, Counter[str]] = {}
+    overflows: OverflowCounts = {}
     for start in range(0, len(x), SAMPLES_AT_A_TIME):
         part = x[start : start + SAMPLES_AT_A_TIME]
         run = {"noise": Noise.philox(seed), "samples": np.arange(start, start + len(part))}
@@ -145,9 +144,8 @@ def calibration_error(
         for name in layerwise.recordable(integer):
             here = _error(integer, name, part, expected, actual, units)
             sums[name] = sums[name] + here if name in sums else here
-        for name, registers in actual.run["overflows_by_node"].items():
-            overflows.setdefault(name, Counter()).update(registers)
-    return CalibrationError(sums, {name: dict(found) for name, found in overflows.items()})
+        overflows = added_overflows(overflows, actual.run["overflows_by_node"])
+    return CalibrationError(sums, overflows)
 
 
 def _error(

@@ -49,6 +49,8 @@ def export_table(summary: Mapping[str, Any]) -> Table:
     table.add_row("verdict", f"[{colour}]{verification['verdict']}[/{colour}] ({tests})")
     for reason in verification["reasons"]:
         table.add_row("", reason)
+    for warning in verification["warnings"]:
+        table.add_row("warning", f"[yellow]{warning}[/yellow]")
     return table
 
 

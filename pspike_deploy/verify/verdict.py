@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.recording import OverflowCounts
 from pspike_deploy.simulators import fixed_point, interpreter, layerwise, reference
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.decision import Verdict
@@ -86,7 +87,7 @@ def verify(
     seed: int = 0,
     samples: npt.ArrayLike | None = None,
     replays: Mapping[str, Comparison] | None = None,
-    overflows: Mapping[str, Mapping[str, int]] | None = None,
+    overflows: OverflowCounts | None = None,
     device: str = "auto",
 ) -> Verification:
     """Judge an integer graph against its float graph.
@@ -161,7 +162,7 @@ class _Replayed:
     probabilities: ProbabilityComparison
     rates: tuple[LayerRate, ...]
     outputs: OutputError
-    overflows: Mapping[str, Mapping[str, int]]
+    overflows: OverflowCounts
 
 
 def _replayed(
@@ -253,7 +254,7 @@ def _doubts(rates: tuple[LayerRate, ...]) -> Iterator[str]:
             yield f"{found}; about {layer.samples_to_decide:,} samples would decide"
 
 
-def _overflow_warnings(run: str, overflows: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+def _overflow_warnings(run: str, overflows: OverflowCounts) -> Iterator[str]:
     """One sentence on the nodes whose registers overflowed in a run."""
     if overflows:
         nodes = (
