@@ -57,7 +57,8 @@ def settings(steps: int, **changes: object) -> FinetuneSettings:
 def test_every_value_of_a_forward_pass_is_that_of_the_exported_network(
     weight_bits: int, activation: str
 ) -> None:
-    config, x = QuantConfig(weight_bits=weight_bits, noise_bits=12), data()
+    config = QuantConfig(weight_bits=weight_bits, noise_bits=12, weight_rounding="nearest")
+    x = data()
     training = trainable(network(mixer_activation=activation), config)
     optimizer = torch.optim.SGD(list(training.parameters.values()), lr=0.05)
     for step in range(3):  # parameters move, and the values stay those of an export
@@ -104,7 +105,8 @@ def test_gradients_are_those_of_the_torch_network() -> None:
 def test_fine_tuning_repairs_weights_of_three_bits() -> None:
     digits = load_dataset("digits")
     graph = to_graph(load_checkpoint(ZOO / "p_spikessm_digits.pt").network)
-    config, calibration = QuantConfig(weight_bits=3), digits.train_x[:64]
+    config = QuantConfig(weight_bits=3, weight_search="max", weight_rounding="nearest")
+    calibration = digits.train_x[:64]
     tuned = finetune(
         graph,
         digits.train_x,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.numerics.fixed_point import (
@@ -14,13 +14,27 @@ from pspike_deploy.numerics.fixed_point import (
 )
 from pspike_deploy.numerics.noise import MAXIMUM_NOISE_BITS
 
+#: What shares the worth of one unit of an integer weight.
+WeightScale = Literal["neuron", "layer", "power-of-two"]
+#: How the clipping range of weights is found, and how they are rounded (``quantize/weights.py``).
+WeightSearch = Literal["auto", "max", "mse", "percentile"]
+WeightRounding = Literal["auto", "nearest", "adaptive"]
+
+#: From this width on, ``auto`` clips no weight and rounds each to the nearest integer.
+PLAIN_WEIGHT_BITS: Final = 8
+
 
 @dataclass(frozen=True)
 class QuantConfig:
     """Register widths of the integer network; the defaults are the target profile ``loihi2``.
 
     Attributes:
-        weight_bits: width of a synaptic weight, sign included, 2 … 8.
+        weight_bits: width of a synaptic weight, sign included, 2 … 8; 2 bits are -1, 0 and 1.
+        weight_scale: one scale per ``neuron`` or per ``layer``, or one ``power-of-two`` per layer.
+        weight_search: clipping range of the weights: ``max``, ``mse`` or ``percentile``; ``auto``
+            is ``max`` at 8 bits, else ``mse``.
+        weight_rounding: ``nearest`` or ``adaptive``; ``auto`` is ``nearest`` at 8 bits, else
+            ``adaptive``.
         state_bits: width of SSM states, running sums and graded values, 8 … 24.
         coefficient_bits: width of decays, read-out coefficients and gains, 4 … 16.
         noise_bits: uniform bits per random draw, 1 … 22.
@@ -38,6 +52,9 @@ class QuantConfig:
     input_bits: int = 16
     overflow: OverflowPolicy = "saturate"
     probability_rounding: ProbabilityRounding = "half_up"
+    weight_scale: WeightScale = "neuron"
+    weight_search: WeightSearch = "auto"
+    weight_rounding: WeightRounding = "auto"
 
     def __post_init__(self) -> None:
         ranges = {
@@ -52,13 +69,16 @@ class QuantConfig:
             for name, (low, high) in ranges.items()
             if not low <= getattr(self, name) <= high
         ]
-        choices = {
+        names = {
             "overflow": OVERFLOW_POLICIES,
             "probability_rounding": PROBABILITY_ROUNDINGS,
+            "weight_scale": get_args(WeightScale),
+            "weight_search": get_args(WeightSearch),
+            "weight_rounding": get_args(WeightRounding),
         }
         wrong += [
             f"{name}={getattr(self, name)!r} (allowed {', '.join(allowed)})"
-            for name, allowed in choices.items()
+            for name, allowed in names.items()
             if getattr(self, name) not in allowed
         ]
         if wrong:
@@ -68,6 +88,28 @@ class QuantConfig:
                 why="; ".join(wrong),
                 fix="choose widths within the limits of the target profile loihi2",
             )
+
+    @property
+    def used_weight_search(self) -> str:
+        """The search that ``auto`` stands for, or the chosen one."""
+        if self.weight_search != "auto":
+            return self.weight_search
+        return "max" if self.weight_bits >= PLAIN_WEIGHT_BITS else "mse"
+
+    @property
+    def used_weight_rounding(self) -> str:
+        """The rounding that ``auto`` stands for, or the chosen one."""
+        if self.weight_rounding != "auto":
+            return self.weight_rounding
+        return "nearest" if self.weight_bits >= PLAIN_WEIGHT_BITS else "adaptive"
+
+    @property
+    def widening_advice(self) -> str:
+        """How to make room for larger values: the first width below its default, else a scale."""
+        for name in ("state_bits", "coefficient_bits"):
+            if getattr(self, name) < getattr(QuantConfig, name):
+                return f"give more {name.replace('_', ' ')}, or rescale the network"
+        return "rescale the network; states and coefficients are as wide as the target allows"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for files."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,13 +100,15 @@ def finetune(
         lengths: true lengths int (sample,) of sequences that are padded at the end.
 
     Returns:
-        The folded float graph with trained parameters.
+        The folded float graph with trained parameters. Its synaptic weights are those that the
+        integers stand for, so an export with the same ``config`` rounds none of them again.
 
     Raises:
         PspikeError: E-TARGET-UNSUPPORTED for nodes without gradients, E-DATA-*, E-USAGE,
             E-CHECKPOINT-FORMAT for a file of another training, and what ``quantize`` raises.
     """
     config, settings = config or QuantConfig(), settings or FinetuneSettings()
+    config = replace(config, weight_rounding="nearest")  # what each step trains the weights for
     data, classes = np.asarray(x), np.asarray(labels, np.int64)
     if len(data) != len(classes) or len(data) == 0:
         raise PspikeError(
@@ -138,7 +140,7 @@ def finetune(
             resumption.save(training.state())
         if progress is not None:
             progress(training.progress())
-    return trainable.float_graph()
+    return trainable.deployed_graph()
 
 
 class _Training:

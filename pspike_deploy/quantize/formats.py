@@ -36,6 +36,7 @@ from pspike_deploy.graph.nodes import (
 from pspike_deploy.numerics.fixed_point import Format, fraction_bits_for
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.messages import is_message_gain, message_bits
+from pspike_deploy.quantize.weights import SynapticWeights
 
 SPIKE_FORMAT: Final = Format(2, 0)
 
@@ -96,6 +97,7 @@ def choose_output_formats(
     observed: Mapping[str, float],
     steps: int,
     config: QuantConfig,
+    weights: Mapping[str, SynapticWeights],
     reserve: Mapping[str, int] | None = None,
 ) -> dict[str, Choice]:
     """Format of every graded output (not of spikes and synaptic sums), and of neurons' states.
@@ -105,6 +107,7 @@ def choose_output_formats(
         guaranteed, observed: largest magnitude per node; of a neuron: of its states.
         steps: length of the sequences, for running sums.
         config: widths.
+        weights: quantised weights of all synapses, by node.
         reserve: bits to keep free above the magnitude, by node.
     """
     reserve = reserve or {}
@@ -118,7 +121,7 @@ def choose_output_formats(
         most = min(_most_fraction_bits(graph.nodes[n], config, drives.get(n)) for n in members)
         bits, affordable = config.state_bits, AFFORDABLE_BITS
         if len(members) == 1 and is_message_gain(graph, members[0]):
-            bits = min(bits, message_bits(graph, members[0], config.weight_bits))
+            bits = min(bits, message_bits(graph, members[0], config.weight_bits, weights))
             affordable = AFFORDABLE_MESSAGE_BITS
         choice = _choose(largest, seen, bits, spare, most, affordable)
         choices |= dict.fromkeys(members, choice)
@@ -264,11 +267,3 @@ def read_out_format(node: DiagonalSSM, config: QuantConfig) -> Format:
     magnitude = float(np.abs(node.c).max(initial=0.0))
     point = fraction_bits_for(magnitude, config.coefficient_bits, most=MOST_FRACTION_BITS)
     return Format(config.coefficient_bits, point)
-
-
-def weight_scale(weight: npt.NDArray[Any], bits: int) -> npt.NDArray[np.float64]:
-    """Worth of one unit of an integer weight, per neuron: the largest weight uses all bits."""
-    scale: npt.NDArray[np.float64] = np.abs(weight.astype(np.float64)).max(axis=1)
-    scale /= 2 ** (bits - 1) - 1
-    scale[scale == 0] = 1.0
-    return scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from typing import Any, Final
@@ -49,11 +50,13 @@ from pspike_deploy.quantize.formats import (
     exponential_table,
     gelu_table,
     sigmoid_table,
-    weight_scale,
 )
+from pspike_deploy.quantize.weights import SynapticWeights
 
 #: Bits kept free in the accumulator when a gain is chosen.
 ACCUMULATOR_HEADROOM: Final = 2
+#: Magnitudes below this limit no binary point: the accumulator holds them at any.
+SMALLEST_HELD: Final = 2.0**-900
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Quantizer:
     source: Graph
     config: QuantConfig
     choices: dict[str, Choice]
+    #: Quantised weights of every Linear and of every recurrent layer of ``source``.
+    weights: Mapping[str, SynapticWeights]
     nodes: dict[str, Node] = field(default_factory=dict)
     formats: dict[str, NodeQuantization] = field(default_factory=dict)
     #: Worth of one unit of a node's integer output beyond its binary point, per neuron.
@@ -115,31 +120,51 @@ class Quantizer:
                 "E-TARGET-UNSUPPORTED",
                 f"tensor {tensor!r} of node {name!r} does not fit its register",
                 why=f"its largest value is {np.abs(values).max():.6g}; {form.bits} bits",
-                fix="give more bits, or rescale the network",
+                fix=self.config.widening_advice,
                 where=name,
             )
-        error = float(np.sum((form.to_real(integers) - values) ** 2))
-        power = float(np.sum(values**2))
+        self._note(name, tensor, values, integers, form)
+        return integers.astype(_integer_dtype(form.bits))
+
+    def store_weights(self, name: str, tensor: str) -> tuple[Any, Format]:
+        """Integer weights of a node in the smallest dtype, and their format."""
+        found, form = self.weights[name], Format(self.config.weight_bits, 0)
+        self._note(name, tensor, found.units, found.integers, form)
+        self.ratios[name][tensor] |= {
+            "scale": self.config.weight_scale,
+            "search": self.config.used_weight_search,
+            "rounding": self.config.used_weight_rounding,
+            "sum_sqnr_db": found.sum_sqnr_db,
+        }
+        return found.integers.astype(_integer_dtype(form.bits)), form
+
+    def _note(self, name: str, tensor: str, real: Any, integers: Any, form: Format) -> None:
+        """Note format and signal-to-quantisation-noise ratio of a tensor for the report."""
+        error = float(np.sum((form.to_real(integers) - real) ** 2))
+        power = float(np.sum(real**2))
         decibel = signal_to_noise_db(power, error)
         self.ratios.setdefault(name, {})[tensor] = {**form.to_dict(), "sqnr_db": decibel}
-        return integers.astype(_integer_dtype(form.bits))
 
     def _gain(
         self, name: str, a: npt.NDArray[Any], b: npt.NDArray[Any], target: int
     ) -> tuple[Any, Any, dict[str, Format]]:
         """Integer gain and offset per neuron; ``target``: fraction bits of what they make."""
         source, point, unit = self.arriving(name)
-        a = np.asarray(a, np.float64) * unit
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if isinstance(self.nodes[source], Linear):
+            b = b + a * self.weights[source].shift
+        a = a * unit
         bits = self.config.coefficient_bits
         limit = 2.0 ** (ACCUMULATOR_BITS - 1 - ACCUMULATOR_HEADROOM)
         # What the accumulator holds besides the gain: the input's magnitude and the offset.
-        largest = self._integer_magnitude(source)
+        with np.errstate(over="ignore", invalid="ignore"):
+            held = np.stack([np.abs(a) * self._integer_magnitude(source), np.abs(b) * 2.0**point])
+        self.require_finite(name, held)
         points = []
-        for gain, offset in zip(a, np.asarray(b, np.float64), strict=True):
+        for gain, magnitudes in zip(a, held.T, strict=True):
             most = MOST_RIGHT_SHIFT + target - point
-            for magnitude in (abs(gain) * largest, abs(offset) * 2.0**point):
-                if magnitude > 0:
-                    most = min(most, int(np.floor(np.log2(limit / magnitude))))
+            for magnitude in magnitudes[magnitudes > SMALLEST_HELD]:
+                most = min(most, int(np.floor(np.log2(limit / magnitude))))
             points.append(fraction_bits_for(abs(gain), bits, most=most))
         form_a = Format(bits, tuple(points))
         form_b = Format(ACCUMULATOR_BITS, tuple(p + point for p in points))
@@ -157,6 +182,17 @@ class Quantizer:
         key = f"{source}_quantize" if source == self.source.input_name else source
         return float(self.formats[key].output.limit)
 
+    def require_finite(self, name: str, magnitudes: npt.ArrayLike) -> None:
+        """Refuse a gain or offset whose products no float64 holds."""
+        if not np.isfinite(magnitudes).all():
+            raise PspikeError(
+                "E-TARGET-UNSUPPORTED",
+                f"a gain of {name!r} is too large for every accumulator",
+                why="its product with the largest input is not a finite number",
+                fix="rescale the network's weights or input so that gains lie nearer to 1",
+                where=name,
+            )
+
     def require_fraction(self, name: str, point: int, what: str) -> None:
         if point < 0:
             raise PspikeError(
@@ -164,7 +200,7 @@ class Quantizer:
                 f"the {what} {name!r} has no fraction bits",
                 why=f"its largest values need {-point} bits more than the {self.config.state_bits} "
                 "that a state has, without any fraction",
-                fix="give more state bits, or rescale the network",
+                fix=self.config.widening_advice,
                 where=name,
             )
 
@@ -183,12 +219,9 @@ class Quantizer:
 
     @convert.register
     def _(self, node: Linear, name: str) -> Node:
-        source, point, unit = self.arriving(name)
-        weight = node.weight.astype(np.float64) * unit
-        scale = weight_scale(weight, self.config.weight_bits)
-        self.unit[name] = scale
-        form = Format(self.config.weight_bits, 0)
-        integers = self.store(name, "weight", weight / scale[:, None], form)
+        source, point, _ = self.arriving(name)
+        self.unit[name] = self.weights[name].scale
+        integers, form = self.store_weights(name, "weight")
         largest = np.abs(integers.astype(np.int64)).sum(axis=1).max(initial=0)
         total = float(largest) * self._integer_magnitude(source)
         width = 32 if total < 2**31 else ACCUMULATOR_BITS

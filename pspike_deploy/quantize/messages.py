@@ -6,7 +6,8 @@ graded value of full width does not, so a gain in front of the synapses sends fe
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from pspike_deploy.graph.nodes import (
     Multiply,
     SoftmaxSum,
 )
+
+if TYPE_CHECKING:
+    from pspike_deploy.quantize.weights import SynapticWeights
 
 #: Nodes that take their input at any binary point.
 _ANY_POINT: Final = (Linear, ChannelAffine, Bernoulli, Multiply, DiagonalSSM)
@@ -56,15 +60,15 @@ def is_message_gain(graph: Graph, name: str) -> bool:
     return free and any(target in graded_synapses(graph) for target in targets)
 
 
-def message_bits(graph: Graph, name: str, weight_bits: int) -> int:
-    """Most bits of a gain's output with which no synaptic sum behind it leaves 32 bits."""
-    largest = 1.0
-    for target in graph.targets(name):
-        node = graph.nodes[target]
-        if isinstance(node, Linear):
-            weight = np.abs(node.weight.astype(np.float64))
-            peak = np.maximum(weight.max(axis=1, initial=0.0), np.finfo(float).tiny)
-            units = weight / peak[:, None] * (2 ** (weight_bits - 1) - 1) + 0.5
-            largest = max(largest, float(units.sum(axis=1).max(initial=0.0)))
+def message_bits(
+    graph: Graph, name: str, weight_bits: int, weights: Mapping[str, SynapticWeights]
+) -> int:
+    """Most bits of a gain's output with which no synaptic sum behind it leaves 32 bits.
+
+    ``weights``: quantised weights of all synapses, by node.
+    """
+    targets = [target for target in graph.targets(name) if target in weights]
+    limit = 2 ** (weight_bits - 1) - 1
+    largest = max([1.0, *(weights[target].largest_sum(limit) for target in targets)])
     sum_bits = SUM_LIMIT.bit_length()  # of the magnitude; it is formed on the grid of the weights
     return int(np.floor(sum_bits - np.log2(largest))) - (MIXED_BITS - weight_bits) + 1

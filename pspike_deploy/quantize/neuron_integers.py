@@ -15,9 +15,10 @@ from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENT
 from pspike_deploy.graph.nodes import LeakyIntegrator, SecondOrderSSM, TwoStateNeuron
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format, fraction_bits_for
-from pspike_deploy.quantize.formats import SPIKE_FORMAT, weight_scale
+from pspike_deploy.quantize.formats import SPIKE_FORMAT
 
 if TYPE_CHECKING:
+    from pspike_deploy.quantize.config import QuantConfig
     from pspike_deploy.quantize.integers import Quantizer
 
 
@@ -25,7 +26,7 @@ def two_state(work: Quantizer, node: TwoStateNeuron, name: str) -> TwoStateNeuro
     """Integers of a layer of two-state neurons; notes its formats."""
     state = work.choices[name].format
     work.require_fraction(name, int(state.fractions()), "neuron")
-    _require_resolution(node, name, state)
+    _require_resolution(node, name, state, work.config)
     if node.is_recurrent and node.noise_site is not None:
         raise PspikeError(
             "E-TARGET-UNSUPPORTED",
@@ -84,13 +85,10 @@ def _recurrent(
     """Weights and gain of the synapses from the layer to itself; adds their formats."""
     if not node.is_recurrent:
         return {"recurrent_weight": np.zeros((0, 0), np.int8), "recurrent_gain": np.zeros(0, "i2")}
-    weight = node.recurrent_weight.astype(np.float64)
-    scale = weight_scale(weight, work.config.weight_bits)
-    tensors["recurrent_weight"] = Format(work.config.weight_bits, 0)
-    stored = work.store(
-        name, "recurrent_weight", weight / scale[:, None], tensors["recurrent_weight"]
-    )
-    gain = node.recurrent_gain * scale
+    stored, tensors["recurrent_weight"] = work.store_weights(name, "recurrent_weight")
+    with np.errstate(over="ignore"):
+        gain = node.recurrent_gain * work.weights[name].scale
+    work.require_finite(name, gain)
     largest = np.maximum(np.abs(stored.astype(np.int64)).sum(axis=1), 1)
     room = 2.0 ** (ACCUMULATOR_BITS - 2) / largest
     bits, target = work.config.coefficient_bits, int(tensors["state"].fractions())
@@ -112,7 +110,9 @@ def _recurrent(
     }
 
 
-def _require_resolution(node: TwoStateNeuron, name: str, state: Format) -> None:
+def _require_resolution(
+    node: TwoStateNeuron, name: str, state: Format, config: QuantConfig
+) -> None:
     """A threshold that rounds to zero would fire at rest."""
     lost = (node.threshold > 0) & (state.to_integer(node.threshold) == 0)
     if lost.any():
@@ -121,6 +121,6 @@ def _require_resolution(node: TwoStateNeuron, name: str, state: Format) -> None:
             f"the thresholds of {name!r} vanish in the registers of its states",
             why=f"the states need a binary point of {state.fraction_bits}, and a threshold is "
             f"{float(node.threshold[lost].min()):.4g}",
-            fix="give more state bits, or look for neurons whose membrane grows without limit",
+            fix=f"{config.widening_advice}; or look for neurons whose membrane grows without limit",
             where=name,
         )

@@ -25,6 +25,7 @@ from pspike_deploy.quantize.formats import (
 )
 from pspike_deploy.quantize.integers import Quantizer
 from pspike_deploy.quantize.passes import FOLDING, PASSES
+from pspike_deploy.quantize.weights import SynapticWeights, input_moments, quantised_synapses
 
 #: Seed of the noise in calibration runs.
 CALIBRATION_SEED: Final = 20_240_602
@@ -118,10 +119,11 @@ def choose_formats(
     # What a neuron's format has to hold are its states, not its spikes.
     guaranteed = ranges.magnitudes(intervals) | ranges.guaranteed_states(graph, intervals)
     reached = ranges.magnitudes(observed.outputs) | observed.states
+    weights = _weights(graph, data, config, device)
     reserve: dict[str, int] = {}
     for _ in range(MOST_ROUNDS):
-        choices = choose_output_formats(graph, guaranteed, reached, steps, config, reserve)
-        work = Quantizer(graph, config, choices)
+        choices = choose_output_formats(graph, guaranteed, reached, steps, config, weights, reserve)
+        work = Quantizer(graph, config, choices, weights)
         integer = work.graph()
         broken = overflowing_nodes(integer, input_range, steps)
         missed = {n for n in broken if n in choices and choices[n].basis == GUARANTEED}
@@ -141,6 +143,16 @@ def _require_signal(input_range: ranges.Interval) -> None:
             "reach none; other inputs would saturate everywhere",
             fix="give samples like those that the network will see, about 128 of the training data",
         )
+
+
+def _weights(
+    graph: Graph, data: npt.NDArray[Any], config: QuantConfig, device: str
+) -> dict[str, SynapticWeights]:
+    """Quantised weights; calibration runs only where the rounding looks at them."""
+    if config.used_weight_rounding == "nearest":
+        return quantised_synapses(graph, config)
+    moments = input_moments(graph, data, CALIBRATION_SEED, device)
+    return quantised_synapses(graph, config, moments)
 
 
 def _honest(choices: Mapping[str, Choice], broken: set[str]) -> dict[str, dict[str, Any]]:

@@ -46,6 +46,7 @@ from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.formats import Choice
 from pspike_deploy.quantize.integers import Quantizer
+from pspike_deploy.quantize.weights import quantised_synapses
 from pspike_deploy.simulators.fixed_point_nodes import evaluate
 from pspike_deploy.simulators.fixed_point_run import Run
 from pspike_deploy.simulators.layerwise import last_steps
@@ -72,6 +73,8 @@ class Value:
 
 class TrainableGraph:
     """A folded float graph whose parameters are trained under their quantisation.
+
+    Weights are rounded to the nearest integer, whatever rounding ``config`` names.
 
     Args:
         graph: folded float graph.
@@ -106,6 +109,14 @@ class TrainableGraph:
             nodes[name] = replace(cast(Any, nodes[name]), **{field: values})
         return replace(self._graph, nodes=nodes)
 
+    def deployed_graph(self) -> Graph:
+        """The float graph as it is now, with synaptic weights that are multiples of their scale."""
+        graph = self.float_graph()
+        nodes = dict(graph.nodes)
+        for name, found in quantised_synapses(graph, self._config).items():
+            nodes[name] = Linear(found.real / found.input_unit)
+        return replace(graph, nodes=nodes)
+
     def forward(
         self, x: npt.ArrayLike, samples: IntArray, noise: Noise, draw: int = 0
     ) -> dict[str, Value]:
@@ -121,7 +132,9 @@ class TrainableGraph:
             PspikeError: E-OVERFLOW under the policy ``error``; E-TARGET-UNSUPPORTED where a
                 parameter has grown out of its register.
         """
-        work = Quantizer(self.float_graph(), self._config, self._choices)
+        graph = self.float_graph()
+        weights = quantised_synapses(graph, self._config)
+        work = Quantizer(graph, self._config, self._choices, weights)
         integer = work.graph()
         run = Run(integer, noise, samples, draw, ())
         found: dict[str, Value] = {}
