@@ -36,6 +36,13 @@ Settings = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="where the reference runs: auto, cpu or cuda")]
 WeightBits = Annotated[int, typer.Option(help="bits of a synaptic weight, 2-8")]
+WeightScale = Annotated[
+    str, typer.Option(help="what shares a scale of weights: neuron, layer or power-of-two")
+]
+WeightSearch = Annotated[
+    str, typer.Option(help="clipping range of weights: auto, max, mse or percentile")
+]
+WeightRounding = Annotated[str, typer.Option(help="of weights: auto, nearest or adaptive")]
 StateBits = Annotated[int, typer.Option(help="bits of a state, 8-24")]
 CoefficientBits = Annotated[int, typer.Option(help="bits of decays, read-outs and gains, 4-16")]
 InputBits = Annotated[int, typer.Option(help="bits of an input integer, 2-16")]

@@ -24,6 +24,9 @@ from pspike_deploy.commands.common import (
     Settings,
     StateBits,
     WeightBits,
+    WeightRounding,
+    WeightScale,
+    WeightSearch,
     print_result,
     reported_errors,
 )
@@ -48,6 +51,9 @@ def export(
     noise_bits: NoiseBits = 16,
     overflow: Overflow = "saturate",
     probability_rounding: ProbabilityRounding = "half_up",
+    weight_scale: WeightScale = "neuron",
+    weight_search: WeightSearch = "auto",
+    weight_rounding: WeightRounding = "auto",
     draws: Annotated[int, typer.Option(help="repetitions of the accuracy measurement")] = 10,
     lava_samples: Annotated[int, typer.Option(help="samples replayed in Lava")] = 20,
     lava_time_limit: Annotated[
@@ -75,6 +81,9 @@ def export(
             noise_bits=noise_bits,
             overflow=overflow,  # type: ignore[arg-type]  # checked by QuantConfig
             probability_rounding=probability_rounding,  # type: ignore[arg-type]  # as well
+            weight_scale=weight_scale,  # type: ignore[arg-type]
+            weight_search=weight_search,  # type: ignore[arg-type]
+            weight_rounding=weight_rounding,  # type: ignore[arg-type]
         )
         options = ExportOptions(
             model=model,

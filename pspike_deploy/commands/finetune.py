@@ -19,6 +19,8 @@ from pspike_deploy.commands.common import (
     Settings,
     StateBits,
     WeightBits,
+    WeightScale,
+    WeightSearch,
     print_json,
     reported_errors,
 )
@@ -46,6 +48,8 @@ def finetune(
     input_bits: InputBits = 16,
     noise_bits: NoiseBits = 16,
     overflow: Overflow = "saturate",
+    weight_scale: WeightScale = "neuron",
+    weight_search: WeightSearch = "auto",
     steps: Annotated[int, typer.Option(help="steps of the optimiser", min=1)] = 400,
     batch_size: Annotated[int, typer.Option(help="samples per step", min=1)] = 32,
     learning_rate: Annotated[
@@ -79,6 +83,8 @@ def finetune(
                 input_bits=input_bits,
                 noise_bits=noise_bits,
                 overflow=overflow,  # type: ignore[arg-type]  # checked by QuantConfig
+                weight_scale=weight_scale,  # type: ignore[arg-type]
+                weight_search=weight_search,  # type: ignore[arg-type]
             ),
             settings=FinetuneSettings(steps, batch_size, learning_rate, seed),
             draws=draws,
