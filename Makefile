@@ -64,6 +64,7 @@ docs: demo
 	$(BIN)/python -m tests.format_tables
 	$(BIN)/python -m tests.diagonal_table
 	$(BIN)/python -m tests.noise_table
+	$(if $(wildcard $(PSPIKE_SHARED)/data/fsdd.npz),$(BIN)/python -m tests.weights_table)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -30,6 +30,7 @@ from pspike_deploy.quantize.finetune import FinetuneSettings, finetune
 from pspike_deploy.quantize.quantize import CALIBRATION_SEED, fold, quantize, quantize_folded
 from pspike_deploy.quantize.weights import DAMPING, Adaptive, InputMoments, Nearest, quantised
 from pspike_deploy.simulators import fixed_point, reference
+from tests import weights_table
 from tests.test_quantize import data, network
 from tests.test_two_state_networks import CONFIG
 from tests.test_two_state_networks import random_network as two_state_network
@@ -209,6 +210,18 @@ def test_below_eight_bits_probabilities_stay_closer_than_with_plain_rounding() -
         assert distance(QuantConfig(weight_bits=width)) < 0.9 * distance(
             config(width, "neuron", "max", "nearest")
         )
+
+
+def test_the_guide_shows_what_is_measured() -> None:
+    name, bits = "p_spikessm_digits", 2
+    for method in (weights_table.PLAIN, weights_table.ADAPTIVE):
+        integer = weights_table.integer_graph(name, weights_table.configuration(bits, method))
+        found = weights_table.distance(name, integer)
+        assert found.mean_abs_dp is not None
+        shown = weights_table.written()[(name, str(bits), *method)]
+        # The order of sums differs between machines, and with it a few roundings.
+        assert found.mean_abs_dp == pytest.approx(float(shown[1]), rel=0.05)
+        assert found.mismatches == pytest.approx(int(shown[2].replace(",", "")), rel=0.05)
 
 
 # --- offsets and thresholds ----------------------------------------------------------------------
