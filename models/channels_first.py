@@ -156,7 +156,7 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> tuple[Tensor, Tensor]:
         mean = z.mean(dim=1)
-        # Sum of squares about the first value: one pass, and no cancellation for constant rows.
+        # Squares about the mean: nothing cancels where a row is nearly constant.
         centred = z - mean[:, None]
         variance = torch.linalg.vector_norm(centred, dim=1).square() / z.shape[1]
         ctx.save_for_backward(centred)
@@ -166,7 +166,8 @@ class _Moments(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (centred,) = ctx.saved_tensors
         to_mean, to_variance = (g[:, None] / centred.shape[1] for g in gradients)
-        return centred.mul(2 * to_variance).add_(to_mean)
+        gradient: Tensor = centred * (2 * to_variance)
+        return gradient.add_(to_mean)
 
 
 class _AffineSpike(torch.autograd.Function):

@@ -25,11 +25,13 @@ EVALUATION_BATCH: Final = 128
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+#: Features, or tokens.
+InputArray = npt.NDArray[np.float32] | IntArray
 
 
 def evaluate(
     network: Network,
-    x: npt.NDArray[np.float32],
+    x: InputArray,
     y: npt.NDArray[np.int64],
     noise: Noise,
     draws: int,
@@ -61,7 +63,7 @@ def evaluate(
 
 def predict(
     network: Network,
-    x: npt.NDArray[np.float32],
+    x: InputArray,
     noise: Noise | None,
     draw: int = 0,
     observe: Callable[[Trace], None] | None = None,
@@ -92,9 +94,7 @@ def predict(
     return result
 
 
-def firing_rates(
-    network: Network, x: npt.NDArray[np.float32], noise: Noise, draw: int = 0
-) -> FloatArray:
+def firing_rates(network: Network, x: InputArray, noise: Noise, draw: int = 0) -> FloatArray:
     """Mean firing rate of every population of :func:`spiking_populations`, float64.
 
     Spikes per neuron and step.
@@ -188,7 +188,7 @@ def _evaluation(network: Network) -> Iterator[None]:
         network.train(was_training)
 
 
-def _check_labels(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
+def _check_labels(x: InputArray, y: npt.NDArray[np.int64]) -> None:
     if len(x) == 0:
         raise PspikeError("E-DATA-EMPTY", "there are no samples to evaluate")
     if y.shape != (len(x),):

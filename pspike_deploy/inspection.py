@@ -43,7 +43,7 @@ def describe(model: Path, settings: Path | None = None, data: Path | None = None
         if model.suffix == ".nir" or error.code not in NO_GRAPH:
             raise
         return _describe_network(model, settings)
-    more = {name: facts[name] for name in _TOLD if name in facts}
+    more: dict[str, Any] = {name: facts[name] for name in _TOLD if name in facts}
     return {
         "model": model.name,
         "digest": graph.digest,

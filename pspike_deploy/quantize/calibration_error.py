@@ -138,7 +138,10 @@ def calibration_error(
     overflows: OverflowCounts = {}
     for start in range(0, len(x), SAMPLES_AT_A_TIME):
         part = x[start : start + SAMPLES_AT_A_TIME]
-        run = {"noise": Noise.philox(seed), "samples": np.arange(start, start + len(part))}
+        run: dict[str, Any] = {
+            "noise": Noise.philox(seed),
+            "samples": np.arange(start, start + len(part)),
+        }
         expected = reference.run(graph, part, device=device, **run)
         actual = fixed_point.run(counted, part, replay=expected.spikes, **run)
         for name in layerwise.recordable(integer):

@@ -100,7 +100,8 @@ def real_ssm(node: DiagonalSSM, formats: NodeQuantization) -> DiagonalSSM:
 def _terms(node: DiagonalSSM) -> npt.NDArray[np.float64]:
     """Sum of the residues' magnitudes, (neuron,)."""
     residues: npt.NDArray[np.complex128] = complex_of(node.b_bar) * complex_of(node.c)
-    return np.abs(residues).sum(axis=1)
+    terms: npt.NDArray[np.float64] = np.abs(residues).sum(axis=1)
+    return terms
 
 
 def _peaks(node: DiagonalSSM) -> npt.NDArray[np.float64]:

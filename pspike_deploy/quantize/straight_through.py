@@ -14,7 +14,7 @@ format and its guarantee against overflow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any, Final, cast
@@ -237,7 +237,7 @@ def _straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
     return cast(Tensor, _Replace.apply(smooth, exact))  # type: ignore[no-untyped-call]
 
 
-_ACTIVATIONS: Final = {"gelu": F.gelu, "relu": F.relu}
+_ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 @singledispatch
@@ -268,7 +268,7 @@ def _(node: Activation, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor])
 
 @smooth_output.register
 def _(node: Sum, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
-    return cast(Tensor, sum(inputs[1:], inputs[0]))
+    return sum(inputs[1:], inputs[0])
 
 
 @smooth_output.register
