@@ -29,6 +29,8 @@ from pspike_deploy.models.train import TrainingResult
 from pspike_deploy.numerics.noise import Noise
 
 CARD_DRAWS: Final = 20
+#: Most evaluated sequences, samples times draws; large test sets get fewer draws.
+MOST_EVALUATIONS: Final = 50_000
 CARD_NOISE_SEED: Final = 0
 NORMAL_QUANTILE: Final = 1.959963984540054  #: of the standard normal law at 97.5 %
 
@@ -76,7 +78,7 @@ def publish(
 def measure(
     name: str,
     checkpoint: Checkpoint,
-    draws: int = CARD_DRAWS,
+    draws: int | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Measure the facts of a card on the test samples of the checkpoint's data set.
@@ -84,7 +86,8 @@ def measure(
     Args:
         name: of the recipe.
         checkpoint: with ``data["name"]`` a data set of this project.
-        draws: evaluations with sampled spikes or initial states; one where nothing is drawn.
+        draws: evaluations with sampled spikes or initial states; one where nothing is drawn;
+            default: :data:`CARD_DRAWS`, or as many as :data:`MOST_EVALUATIONS` allows.
         dataset: with the test samples; default: that of the checkpoint, where it is packaged.
 
     Returns:
@@ -93,6 +96,8 @@ def measure(
     data = checkpoint.data or {}
     dataset = dataset or load_dataset(str(data.get("name")))
     noise = Noise.philox(CARD_NOISE_SEED)
+    if draws is None:
+        draws = max(1, min(CARD_DRAWS, MOST_EVALUATIONS // len(dataset.test_y)))
     network, x = checkpoint.network, dataset.test_x
     rates = dict(zip(spiking_populations(network), firing_rates(network, x, noise), strict=True))
     if ((x == 0) | (x == 1)).all():
@@ -121,13 +126,17 @@ def _choice(checkpoint: Checkpoint) -> str:
         fraction = checkpoint.training["validation_fraction"]
         share = f"a stratified share ({fraction:g}) of the training samples, as were learning rate "
         share += "and epoch"
+    elif checkpoint.training["validation_fraction"]:
+        share = "without a search; a stratified share of the training samples was only watched"
+        return f"{share}; the test samples were used for this card only"
     return f"on {share}; the test samples were used for this card only"
 
 
 def _command(name: str, training: Mapping[str, Any]) -> str:
     words = ["pspike", "train", name]
     if find_recipe(name).dataset not in PACKAGED:
-        words += ["--data", "RECORDINGS"]
+        is_speech = find_recipe(name).dataset == "spoken_digits"
+        words += ["--data", "RECORDINGS" if is_speech else "MNIST.npz"]
     if training["seed"] != 0:
         words += ["--seed", str(training["seed"])]
     if training["settings"]["epochs"] != find_recipe(name).epochs:

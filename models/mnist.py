@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
             "E-INPUT-MISSING",
             "there is no MNIST file",
             why="this data set is not packaged, and the path names no file",
-            fix="give your copy as one .npz file",
+            fix="give your copy, one .npz file, with --data",
             where=str(path),
         )
     wanted = {name for names in _NAMES.values() for name in names}

@@ -145,11 +145,13 @@ def train(
     if validation_fraction:
         kept, left = stratified_split(dataset.train_y, validation_fraction, seed)
         held_out, samples = samples[torch.from_numpy(left)], samples[torch.from_numpy(kept)]
-    start = time.perf_counter()
+    clock = Clock()
     with _reproducible(seed):
         network = architecture_of(chosen.config).network(chosen.config)
         made_by = {"settings": chosen.settings(), "config": chosen.config.to_dict(), "seed": seed}
-        history = _fit(network, chosen, samples, held_out, progress, Resumption(resume, made_by))
+        history = _fit(
+            network, chosen, samples, held_out, progress, Resumption(resume, made_by), clock
+        )
     training = {
         "recipe": chosen.name,
         "settings": chosen.settings(),
@@ -165,7 +167,7 @@ def train(
         data=dataset.describe(),
         training=training,
         history=tuple(history),
-        seconds=time.perf_counter() - start,
+        seconds=clock.seconds,
     )
 
 
@@ -187,6 +189,19 @@ def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
+
+
+class Clock:
+    """Wall-clock time of a training, the parts before interruptions included."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time so far."""
+        return self.before + time.perf_counter() - self._start
 
 
 class Optimisation:
@@ -289,6 +304,7 @@ def _fit(
     held_out: Samples | None,
     progress: Callable[[Progress], None] | None,
     resumption: Resumption,
+    clock: Clock,
 ) -> list[Progress]:
     steps = max(1, len(samples.y) // recipe.batch_size)
     optimisation = optimisation_of(network, recipe, steps)
@@ -299,6 +315,7 @@ def _fit(
         optimisation.restore(state["optimisation"])
         torch.set_rng_state(state["random"])
         history.extend(Progress(**entry) for entry in state["history"])
+        clock.before = float(state["seconds"])
 
     resumption.load(restore)
     run = _forward_of(network, recipe)
@@ -328,6 +345,7 @@ def _fit(
                 "optimisation": optimisation.state(),
                 "random": torch.get_rng_state(),
                 "history": [asdict(entry) for entry in history],
+                "seconds": clock.seconds,
             }
         )
         if progress is not None:

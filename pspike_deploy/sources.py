@@ -18,7 +18,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.file import read_graph, read_provenance
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.models.checkpoint import load_checkpoint
-from pspike_deploy.models.datasets import COPIES, is_copy_of
+from pspike_deploy.models.datasets import is_copy_of
 from pspike_deploy.models.offline import offline_graph
 from pspike_deploy.models.streaming import modal_forms
 from pspike_deploy.models.to_graph import to_graph
@@ -99,7 +99,7 @@ def load_data(
         return user_data(data, labels, *_ends(graph), calibration)
     if labels is not None or calibration is not None:
         raise _no_data("labels or calibration samples without data")
-    _require_packaged(known)
+    _require_name(known)
     return known_data(name, split)
 
 
@@ -131,7 +131,7 @@ def load_training_data(
         return user_training_data(data, labels, *_ends(graph), held_out, seed)
     if labels is not None:
         raise _no_data("labels without data")
-    _require_packaged(known)
+    _require_name(known)
     return known_training_data(name)
 
 
@@ -141,12 +141,9 @@ def _ends(graph: Graph) -> tuple[int, int]:
     return features, int(graph.nodes[graph.output_name].input_shape[0])
 
 
-def _require_packaged(known: dict[str, Any]) -> None:
-    name = known.get("name")
-    if name is None:
+def _require_name(known: dict[str, Any]) -> None:
+    if "name" not in known:
         raise _no_data("the model names no data set that comes with this package")
-    if name in COPIES:
-        raise _no_data(f"the model was trained on {name}, which is not packaged")
 
 
 def _no_data(why: str) -> PspikeError:

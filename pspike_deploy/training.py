@@ -30,6 +30,7 @@ def train_to_file(
     held_out_speakers: bool = False,
     epochs: int | None = None,
     seed: int = 0,
+    resume: Path | None = None,
     force: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def train_to_file(
             on the unheard speaker on the card; spoken digits only.
         epochs: default: the recipe's.
         seed: of initial values, order of samples and spikes.
+        resume: file that keeps the training after every epoch; where it exists, the training goes
+            on from it.
         force: replace files that exist.
         quiet: no progress bar.
 
@@ -51,7 +54,8 @@ def train_to_file(
 
     Raises:
         PspikeError: E-RECIPE, E-USAGE, E-INPUT-MISSING, E-OUT-EXISTS, E-OUT-UNWRITABLE,
-            E-OUT-DISK-FULL, and what the reader of the data raises.
+            E-OUT-DISK-FULL, E-CHECKPOINT-FORMAT for a file of another training, and what the reader
+            of the data raises.
     """
     chosen = find_recipe(recipe)
     folder = folder or (ZOO if ZOO.is_dir() else Path())
@@ -87,7 +91,9 @@ def train_to_file(
                 bar.update(task, description=f"training {recipe} without {speaker}")
                 show(done)
 
-            result = train(chosen, seed=seed, epochs=epochs, progress=show, dataset=dataset)
+            result = train(
+                chosen, seed=seed, epochs=epochs, progress=show, dataset=dataset, resume=resume
+            )
             held_out = None
             if digits is not None:
                 held_out = measure_held_out_speakers(

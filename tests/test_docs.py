@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pspike_deploy import cli
 from pspike_deploy.api import BACKENDS
-from pspike_deploy.errors import ERROR_CODES
+from pspike_deploy.errors import ERROR_CODES, EXIT_INCONCLUSIVE, EXIT_NEGATIVE
 from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.options import TARGETS
 from pspike_deploy.report.reference import errors_page
@@ -93,8 +93,12 @@ def test_every_command_in_the_documentation_runs(workplace: Path) -> None:
         if program == "pspike-export":
             arguments = ["export", *arguments, "--draws", "1", "--lava-samples", "1"]
         done = runner.invoke(cli.app, arguments)
-        differ = arguments[0] == "compare"  # the pages compare runs with different seeds
-        assert done.exit_code == (1 if differ else 0), f"{page.name}: {arguments}\n{done.output}"
+        allowed = {0}
+        if arguments[0] == "compare":  # the pages compare runs with different seeds
+            allowed = {EXIT_NEGATIVE}
+        elif arguments[0] == "export" and "zoo" not in arguments[1]:
+            allowed = {0, EXIT_INCONCLUSIVE}  # four samples of a random network decide little
+        assert done.exit_code in allowed, f"{page.name}: {arguments}\n{done.output}"
 
 
 def test_the_python_example_runs(workplace: Path) -> None:

@@ -28,6 +28,10 @@ def train(
     ] = False,
     epochs: Annotated[int | None, typer.Option(help="epochs; default: the recipe's", min=1)] = None,
     seed: Seed = 0,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="file that keeps the training after every epoch, to go on from"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing checkpoint")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -43,6 +47,7 @@ def train(
             held_out_speakers=held_out_speakers,
             epochs=epochs,
             seed=seed,
+            resume=resume,
             force=force,
             quiet=quiet,
         )
