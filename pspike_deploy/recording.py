@@ -59,6 +59,12 @@ class Recording:
         """Bits of the codes of a sampling node in an integer run."""
         return int(self.run.get("probability_bits", {}).get(name, self.run["noise_bits"]))
 
+    def real_probabilities(self, name: str) -> npt.NDArray[np.float64]:
+        """Probabilities of a sampling node as numbers from 0 to 1; Q / 2**k of an integer run."""
+        found = self.probabilities[name]
+        codes = found.dtype.kind in "iu"
+        return found.astype(np.float64) * (2.0 ** -self.code_bits(name) if codes else 1.0)
+
     @property
     def predictions(self) -> Array:
         """Class with the largest output, shape (sample,); ties go to the smaller number."""

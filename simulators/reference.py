@@ -8,7 +8,7 @@ measured against.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any, Literal
@@ -105,6 +105,7 @@ def run(
     device: str = "auto",
     dtype: Literal["float32", "float64"] = "float64",
     lengths: npt.ArrayLike | None = None,
+    replay: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Recording:
     """Run a float graph.
 
@@ -119,6 +120,8 @@ def run(
         dtype: precision of everything but the compare, which is float64.
         lengths: true lengths in steps (sample,) where sequences are padded at the end; outputs are
             those of the last true step.
+        replay: spikes (sample, step, neuron) that replace a spiking node's output (teacher
+            forcing).
 
     Raises:
         PspikeError: E-USAGE for an integer graph, E-DATA-*, E-DEVICE, E-NOISE.
@@ -140,6 +143,7 @@ def run(
     with torch.inference_mode():
         for part in layerwise.chunks(graph, len(data), data.shape[1]):
             state = Run(noise, indices[part], draw, target, _DTYPES[dtype])
+            forced = {name: state.tensor(v[part]) for name, v in (replay or {}).items()}
             result = layerwise.run_layerwise(
                 graph,
                 state.tensor(data[part]),
@@ -147,6 +151,7 @@ def run(
                     graph.nodes[name], inputs, name, state
                 ),
                 names,
+                forced,
             )
             kept = {n: p.cpu().numpy() for n, p in state.probabilities.items() if n in names}
             recorded = {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()}

@@ -161,12 +161,12 @@ class ProbabilityComparison:
 
 
 def compare_probabilities(reference: Recording, replayed: Recording) -> ProbabilityComparison:
-    """T0 and T1 from a reference run and an integer run that replayed its spikes.
+    """T0 and T1 from a reference run and another run that replayed its spikes.
 
     Args:
         reference: float run with probabilities and spikes of every sampling node.
-        replayed: integer run on the same samples, noise and draw, with the reference's spikes in
-            place of its own (``replay=reference.spikes``).
+        replayed: integer run, or run of another float graph, on the same samples, noise and draw,
+            with the reference's spikes in place of its own (``replay=reference.spikes``).
 
     Raises:
         PspikeError: E-USAGE where the recordings are not such a pair.
@@ -185,8 +185,8 @@ def compare_probabilities(reference: Recording, replayed: Recording) -> Probabil
         tuple(
             _site(
                 node,
-                reference.probabilities[node].astype(np.float64),
-                replayed.probabilities[node] * 2.0 ** -replayed.code_bits(node),
+                reference.real_probabilities(node),
+                replayed.real_probabilities(node),
                 int(np.sum(reference.values[node] != replayed.values[node])),
                 reference.samples,
             )
