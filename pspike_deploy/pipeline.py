@@ -27,8 +27,9 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import ExportOptions, NoWatcher, Watcher
 from pspike_deploy.quantize.analysis import analyse
+from pspike_deploy.quantize.order_choice import REDUCING, OrderReduction, reduce_ssm_order
 from pspike_deploy.quantize.passes import FOLDING, PASSES
-from pspike_deploy.quantize.quantize import QuantizationReport, quantize_folded
+from pspike_deploy.quantize.quantize import CALIBRATION_SEED, QuantizationReport, quantize_folded
 from pspike_deploy.recording import OverflowCounts, Recording, added_overflows
 from pspike_deploy.simulators import fixed_point, reference
 from pspike_deploy.simulators.lava import backend as lava
@@ -94,8 +95,10 @@ class _Export:
             data = load_data(
                 self.options.data, self.options.labels, graph, facts, self.options.calibration
             )
+        with self._stage("order", "Reducing the order of state-space models"):
+            reduction = self._reduce(graph, data)
         with self._stage("fold", "Folding norms and gains"):
-            folded = self._fold(graph, data)
+            folded = self._fold(reduction.graph, data)
         with self._stage("quantize", "Calibrating and quantising"):
             integer, report = self._quantize(folded, data)
         with self._stage("write", "Writing graphs"):
@@ -109,7 +112,8 @@ class _Export:
         with self._stage("accuracy", "Measuring accuracy, float and integer"):
             accuracy, overflows = self._accuracy(graph, integer, data)
             analysis = analysis.with_overflows("evaluation", overflows)
-            artefacts.write_json(folder / "quantization.json", analysis.to_dict())
+            ranges = {**analysis.to_dict(), "ssm_order": reduction.to_dict()}
+            artefacts.write_json(folder / "quantization.json", ranges)
         replays: dict[str, Comparison] = {}
         lava_facts: dict[str, Any] | None = None
         if environment is not None:
@@ -124,6 +128,7 @@ class _Export:
             "network": self._network(facts, graph, integer),
             "warnings": facts.get("warnings", []),
             "quantization": self._quantization(report, overflows),
+            "ssm_order": reduction.to_dict()["layers"],
             "accuracy": accuracy,
             "calibration": data.calibration_source,
             "lava": lava_facts,
@@ -155,6 +160,19 @@ class _Export:
                 fix="give the checkpoint or float.nir; 'pspike simulate' runs an integer graph",
                 where=str(self.options.model),
             )
+
+    def _reduce(self, graph: Graph, data: ExportData) -> OrderReduction:
+        """Fewer modes where they are asked for; what that changes is reported, not forbidden."""
+        options = self.options
+        reduction = reduce_ssm_order(
+            graph, data.calibration, options.config, seed=CALIBRATION_SEED, device=options.device
+        )
+        if reduction.layers:
+            golden = self._golden(data)
+            change = change_between(golden.float_run(graph), golden.float_run(reduction.graph))
+            nodes = len(reduction.graph.nodes)
+            self.passes.append({"pass": REDUCING, **change, "nodes": nodes})
+        return reduction
 
     def _fold(self, graph: Graph, data: ExportData) -> Graph:
         golden = self._golden(data)

@@ -43,6 +43,15 @@ WeightSearch = Annotated[
     str, typer.Option(help="clipping range of weights: auto, max, mse or percentile")
 ]
 WeightRounding = Annotated[str, typer.Option(help="of weights: auto, nearest or adaptive")]
+SSMStates = Annotated[
+    str | None,
+    typer.Option(
+        help="real states per neuron that diagonal SSMs are reduced to, or auto; default: all"
+    ),
+]
+SSMMargin = Annotated[
+    float, typer.Option(help="mean shift of spike probabilities that --ssm-states auto allows")
+]
 StateBits = Annotated[int, typer.Option(help="bits of a state, 8-24")]
 CoefficientBits = Annotated[int, typer.Option(help="bits of decays, read-outs and gains, 4-16")]
 InputBits = Annotated[int, typer.Option(help="bits of an input integer, 2-16")]
@@ -51,6 +60,11 @@ ProbabilityRounding = Annotated[
     str, typer.Option(help="of spike probabilities to the noise bits: half_up or stochastic")
 ]
 Overflow = Annotated[str, typer.Option(help="error, saturate or wrap")]
+
+
+def ssm_states_of(text: str | None) -> Any:
+    """Number of ``--ssm-states`` where it is one; whether it is possible, QuantConfig says."""
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ from pspike_deploy.commands.common import (
     Quiet,
     Seed,
     Settings,
+    SSMMargin,
+    SSMStates,
     StateBits,
     WeightBits,
     WeightRounding,
@@ -29,6 +31,7 @@ from pspike_deploy.commands.common import (
     WeightSearch,
     print_result,
     reported_errors,
+    ssm_states_of,
 )
 
 
@@ -54,6 +57,8 @@ def export(
     weight_scale: WeightScale = "neuron",
     weight_search: WeightSearch = "auto",
     weight_rounding: WeightRounding = "auto",
+    ssm_states: SSMStates = None,
+    ssm_margin: SSMMargin = 5e-4,
     draws: Annotated[int, typer.Option(help="repetitions of the accuracy measurement")] = 10,
     lava_samples: Annotated[int, typer.Option(help="samples replayed in Lava")] = 20,
     lava_time_limit: Annotated[
@@ -84,6 +89,8 @@ def export(
             weight_scale=weight_scale,  # type: ignore[arg-type]
             weight_search=weight_search,  # type: ignore[arg-type]
             weight_rounding=weight_rounding,  # type: ignore[arg-type]
+            ssm_states=ssm_states_of(ssm_states),
+            ssm_margin=ssm_margin,
         )
         options = ExportOptions(
             model=model,

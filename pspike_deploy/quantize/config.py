@@ -20,6 +20,13 @@ WeightScale = Literal["neuron", "layer", "power-of-two"]
 WeightSearch = Literal["auto", "max", "mse", "percentile"]
 WeightRounding = Literal["auto", "nearest", "adaptive"]
 
+#: Real states per neuron of a diagonal SSM; None: as many as it has.
+SSMStates = int | Literal["auto"] | None
+
+#: What ``auto`` may shift spike probabilities by: as much as 8-bit weights do anyway. The mean
+#: |p - q| of the digits networks is 0.0004 to 0.0005 (``docs/guides/order-reduction.md``).
+SSM_MARGIN: Final = 5e-4
+
 #: From this width on, ``auto`` clips no weight and rounds each to the nearest integer.
 PLAIN_WEIGHT_BITS: Final = 8
 
@@ -43,6 +50,11 @@ class QuantConfig:
         probability_rounding: ``half_up``: the nearest probability that ``noise_bits`` can say;
             ``stochastic``: one of the two beside it, by further bits of the same random word, so
             that spikes have the probability of the accumulator.
+        ssm_states: real states per neuron of a diagonal state-space model, two per stored mode:
+            an even number that larger models are reduced to, ``auto`` for the smallest one within
+            ``ssm_margin``, or None for the models as they are (``quantize/order_choice.py``).
+        ssm_margin: largest mean shift of the spike probabilities behind a layer, that ``auto``
+            allows a reduced order.
     """
 
     weight_bits: int = 8
@@ -55,6 +67,8 @@ class QuantConfig:
     weight_scale: WeightScale = "neuron"
     weight_search: WeightSearch = "auto"
     weight_rounding: WeightRounding = "auto"
+    ssm_states: SSMStates = None
+    ssm_margin: float = SSM_MARGIN
 
     def __post_init__(self) -> None:
         ranges = {
@@ -81,6 +95,10 @@ class QuantConfig:
             for name, allowed in names.items()
             if getattr(self, name) not in allowed
         ]
+        if not _is_order(self.ssm_states):
+            wrong.append(f"ssm_states={self.ssm_states!r} (allowed auto, 2, 4, 6 …)")
+        if not 0 <= self.ssm_margin <= 1:
+            wrong.append(f"ssm_margin={self.ssm_margin} (allowed 0 … 1)")
         if wrong:
             raise PspikeError(
                 "E-USAGE",
@@ -112,5 +130,12 @@ class QuantConfig:
         return "rescale the network; states and coefficients are as wide as the target allows"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for files."""
-        return asdict(self)
+        """Plain data for files; what is None is left out, for graph files hold no nulls."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def _is_order(states: object) -> bool:
+    """Whether this is an order that can be asked for."""
+    if isinstance(states, int) and not isinstance(states, bool):
+        return states >= 2 and states % 2 == 0
+    return states is None or states == "auto"

@@ -23,7 +23,8 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.models.resumption import Resumption
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
-from pspike_deploy.quantize.quantize import choose_formats, fold
+from pspike_deploy.quantize.order_choice import reduce_ssm_order
+from pspike_deploy.quantize.quantize import CALIBRATION_SEED, choose_formats, fold
 from pspike_deploy.quantize.straight_through import TrainableGraph
 
 #: Steps of the optimiser between two writes of the file to go on from.
@@ -92,7 +93,7 @@ def finetune(
         x: training samples (sample, step, feature).
         labels: classes, int (sample,).
         calibration: samples (sample, step, feature) that formats are chosen on.
-        config: widths of the integer network.
+        config: widths of the integer network, and the SSM order that is trained.
         settings: of the training.
         progress: called after every step.
         resume: file that holds the state of the training; where it exists, the training goes on
@@ -117,7 +118,8 @@ def finetune(
             why=f"{len(data)} samples, {len(classes)} labels",
             fix="give one class per sample",
         )
-    folded = fold(graph)
+    reduction = reduce_ssm_order(graph, calibration, config, seed=CALIBRATION_SEED)
+    folded = fold(reduction.graph)
     choices = choose_formats(folded, calibration, config)[0]
     trainable = TrainableGraph(folded, config, choices)
     made_by = {

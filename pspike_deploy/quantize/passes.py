@@ -1,7 +1,9 @@
 """Passes that rewrite a float graph without changing what it computes.
 
 Each pass is a pure function ``graph -> graph``, registered by name. Their order is :data:`FOLDING`.
-The pipeline replays a few samples after each of them and reports what changed.
+The pipeline replays a few samples after each of them and reports what changed. The pass that does
+change something, within a stated error, stands in front of them:
+:mod:`pspike_deploy.quantize.order_choice`.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from pspike_deploy.quantize.formats import (
     choose_output_formats,
 )
 from pspike_deploy.quantize.integers import Quantizer
+from pspike_deploy.quantize.order_choice import reduce_ssm_order
 from pspike_deploy.quantize.passes import FOLDING, PASSES
 from pspike_deploy.quantize.weights import SynapticWeights, input_moments, quantised_synapses
 
@@ -71,21 +72,25 @@ def quantize(graph: Graph, calibration: npt.ArrayLike, config: QuantConfig | Non
     Args:
         graph: float graph, folded or not.
         calibration: (sample, step, feature), real numbers, from the training split.
-        config: widths and overflow policy.
+        config: widths, overflow policy, SSM order.
 
     Returns:
         Integer graph with a Quantize node behind its Input.
 
     Raises:
-        PspikeError: E-DATA-*, or E-TARGET-UNSUPPORTED where the network does not fit the widths.
+        PspikeError: E-DATA-*, E-TARGET-UNSUPPORTED where the network does not fit the widths, or
+            what ``reduce_ssm_order`` raises.
     """
-    return quantize_folded(fold(graph), calibration, config or QuantConfig())[0]
+    config = config or QuantConfig()
+    reduction = reduce_ssm_order(graph, calibration, config, seed=CALIBRATION_SEED)
+    return quantize_folded(fold(reduction.graph), calibration, config)[0]
 
 
 def quantize_folded(
     graph: Graph, calibration: npt.ArrayLike, config: QuantConfig, device: str = "auto"
 ) -> tuple[Graph, QuantizationReport]:
-    """Quantise a folded float graph; see :func:`quantize`. Also returns the report.
+    """Quantise a folded float graph of the order that it has; see :func:`quantize`. Also returns
+    the report.
 
     Formats are chosen from intervals of the float graph. Whether registers then hold is judged on
     the integers themselves, roundings included; where they do not, binary points move.

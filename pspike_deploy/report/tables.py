@@ -25,6 +25,8 @@ def export_table(summary: Mapping[str, Any]) -> Table:
         f"{quantization['weight_bits']}-bit weights, {quantization['state_bits']}-bit states, "
         f"{quantization['noise_bits']}-bit noise, {quantization['overflows']} overflows",
     )
+    for number, (name, layer) in enumerate(summary["ssm_order"].items()):
+        table.add_row("" if number else "SSM order", _order(name, layer))
     table.add_row("calibration", summary["calibration"])
     table.add_row("accuracy", _accuracy(summary["accuracy"]))
     if summary["lava"] is not None:
@@ -52,6 +54,14 @@ def export_table(summary: Mapping[str, Any]) -> Table:
     for warning in verification["warnings"]:
         table.add_row("warning", f"[yellow]{warning}[/yellow]")
     return table
+
+
+def _order(name: str, layer: Mapping[str, Any]) -> str:
+    effect = layer["effect"]
+    shift = f"|v - v'| at most {effect['max_abs_dv']:.2g} (bound {layer['membrane_bound']:.2g})"
+    if effect["mean_abs_dp"] is not None:
+        shift += f", |p - p'| {effect['max_abs_dp']:.2g}, mean {effect['mean_abs_dp']:.2g}"
+    return f"{name}: {layer['states']} of {layer['states_before']} states per neuron; {shift}"
 
 
 def _accuracy(accuracy: Mapping[str, Any]) -> str:
