@@ -30,7 +30,9 @@ from pspike_deploy.quantize.order_effect import driven_sites
 from pspike_deploy.quantize.quantize import fold, quantize, quantize_folded
 from pspike_deploy.simulators import fixed_point, interpreter, reference
 from pspike_deploy.simulators.lava import backend
+from pspike_deploy.sources import load_data, load_model
 from pspike_deploy.verify.compare import compare
+from tests.order_table import NETWORKS, configurations, table_row, written
 from tests.test_lava_run import assert_bit_exact, lava
 from tests.test_quantize import data, network
 
@@ -262,3 +264,12 @@ def test_the_command_line_refuses_an_order_that_is_no_number(tmp_path: Path) -> 
 
 def test_the_margin_of_the_command_line_is_that_of_the_library() -> None:
     assert inspect.signature(export).parameters["ssm_margin"].default == QuantConfig().ssm_margin
+
+
+def test_the_figures_of_the_guide_are_measured() -> None:
+    name, (_, *cells) = NETWORKS[0], written()[NETWORKS[0], "12"]
+    whole, facts = load_model(ZOO / f"{name}.pt", None)
+    x = load_data(None, None, whole, facts).calibration
+    found = [cell.strip(" `") for cell in table_row(name, "12", whole, x, None).split("|")[1:-1]]
+    assert found[1:-1] == cells[:-1]
+    assert len(written()) == 4 * len(configurations())

@@ -23,8 +23,9 @@ WeightRounding = Literal["auto", "nearest", "adaptive"]
 #: Real states per neuron of a diagonal SSM; None: as many as it has.
 SSMStates = int | Literal["auto"] | None
 
-#: What ``auto`` may shift spike probabilities by: as much as 8-bit weights do anyway. The mean
-#: |p - q| of the digits networks is 0.0004 to 0.0005 (``docs/guides/order-reduction.md``).
+#: What ``auto`` may shift spike probabilities by: as much as the integers with 8-bit weights do
+#: anyway. Their mean |p - q| in the digits networks is 0.0004 to 0.0005
+#: (``docs/guides/order-reduction.md``).
 SSM_MARGIN: Final = 5e-4
 
 #: From this width on, ``auto`` clips no weight and rounds each to the nearest integer.

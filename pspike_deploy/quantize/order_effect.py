@@ -7,6 +7,7 @@ and ends there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -126,5 +127,6 @@ def driven_sites(graph: Graph, name: str) -> frozenset[str]:
 
 def _affordable(graph: Graph, recorded: tuple[str, ...], x: npt.NDArray[Any]) -> int:
     """How many samples can be held with all values of these nodes."""
-    values = x.shape[1] * sum(int(np.prod(graph.nodes[n].output_shape)) for n in recorded)
+    steps = x.shape[1] if x.ndim > 1 else 0  # wrong shapes are the run's to refuse
+    values = steps * sum(math.prod(graph.nodes[n].output_shape) for n in recorded)
     return max(1, min(MEASURED_SAMPLES, MOST_VALUES // max(1, values)))
