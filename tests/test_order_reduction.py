@@ -14,7 +14,7 @@ from pspike_deploy.models.balanced_truncation import Balancing
 from pspike_deploy.quantize.order_reduction import BalancedLayer, ReducedSSM, membrane_bound
 
 seeds = st.integers(0, 2**32 - 1)
-STEPS = 2048  # 0.99**2048 is 1e-9
+STEPS = 700  # 0.97**700 is 1e-9
 
 
 def random_layer(seed: int, modes: int = 4, neurons: int = 3) -> DiagonalSSM:
@@ -25,7 +25,7 @@ def random_layer(seed: int, modes: int = 4, neurons: int = 3) -> DiagonalSSM:
         values: npt.NDArray[np.complex128] = rng.normal(size=shape) + 1j * rng.normal(size=shape)
         return values
 
-    poles = rng.uniform(0.1, 0.99, shape) * np.exp(1j * rng.uniform(0, np.pi, shape))
+    poles = rng.uniform(0.1, 0.97, shape) * np.exp(1j * rng.uniform(0, np.pi, shape))
     drive, read = normal(), normal() * 10.0 ** rng.uniform(-3, 0, shape)
     real, silent = rng.random(shape) < 0.2, rng.random(shape) < 0.1
     poles, drive, read = (np.where(real, z.real, z) for z in (poles, drive, read))
@@ -52,7 +52,7 @@ def difference(node: DiagonalSSM, reduced: ReducedSSM) -> npt.NDArray[np.float64
 # --- the systems --------------------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=seeds)
 def test_gramians_of_modes_are_those_that_the_lyapunov_equations_give(seed: int) -> None:
     node = random_layer(seed, neurons=1)
@@ -67,7 +67,7 @@ def test_gramians_of_modes_are_those_that_the_lyapunov_equations_give(seed: int)
     np.testing.assert_allclose(kernel + direct, impulse_response(node, 20)[:, 0], atol=1e-12)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(seed=seeds)
 def test_hankel_singular_values_are_those_of_the_hankel_matrix(seed: int) -> None:
     """The operator from past inputs to future outputs: entries K[i + j]."""
@@ -87,7 +87,7 @@ def test_a_mode_that_does_not_decay_has_no_gramian() -> None:
 # --- the reduced layers -------------------------------------------------------------------------
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(seed=seeds, states=st.sampled_from([2, 4, 6]))
 def test_the_transfer_function_stays_within_twice_the_dropped_singular_values(
     seed: int, states: int
@@ -103,7 +103,7 @@ def test_the_transfer_function_stays_within_twice_the_dropped_singular_values(
         assert reduced.transfer_bound[neuron] == pytest.approx(2 * values[neuron, order:].sum())
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(seed=seeds, states=st.sampled_from([2, 4, 6]))
 def test_no_spike_train_moves_a_membrane_by_more_than_its_bound(seed: int, states: int) -> None:
     node = random_layer(seed)
@@ -125,7 +125,7 @@ def test_what_lies_behind_the_measured_kernel_is_bounded_too() -> None:
     assert membrane_bound(slow, silent)[0] == pytest.approx(1e6, rel=1e-6)
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(seed=seeds, states=st.sampled_from([2, 4, 6]))
 def test_reduced_layers_are_stable_have_the_order_asked_for_and_keep_real_modes_real(
     seed: int, states: int
@@ -142,7 +142,7 @@ def test_reduced_layers_are_stable_have_the_order_asked_for_and_keep_real_modes_
     np.testing.assert_array_equal(reduced.node.d, node.d)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(seed=seeds)
 def test_the_whole_order_reproduces_the_system(seed: int) -> None:
     node = random_layer(seed, modes=3, neurons=1)
