@@ -64,6 +64,9 @@ docs: demo
 	$(BIN)/python -m tests.format_tables
 	$(BIN)/python -m tests.diagonal_table
 	$(BIN)/python -m tests.noise_table
+	rm -rf build/sweep
+	$(BIN)/pspike sweep models/zoo/p_spikessm_digits.pt --ssm-states 16,12,8 --out build/sweep --quiet
+	$(BIN)/python -m pspike_deploy.report.sweep build/sweep docs/guides/sweep.md
 	$(if $(wildcard $(PSPIKE_SHARED)/data/fsdd.npz),$(BIN)/python -m tests.weights_table)
 
 clean:

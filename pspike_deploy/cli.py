@@ -15,6 +15,7 @@ from pspike_deploy.commands.finetune import finetune
 from pspike_deploy.commands.look import check, inspect
 from pspike_deploy.commands.run import compare, replay, simulate
 from pspike_deploy.commands.setup import doctor, lava_setup
+from pspike_deploy.commands.sweep import sweep
 from pspike_deploy.commands.train import train
 from pspike_deploy.errors import EXIT_INTERRUPTED
 from pspike_deploy.signals import end_like_interrupt, ignore_interrupts
@@ -38,6 +39,11 @@ COMMANDS: Final = (
     (
         finetune,
         "Example:  pspike finetune models/zoo/p_spikessm_digits.pt --weight-bits 4 --out tuned.nir",
+    ),
+    (
+        sweep,
+        "Example:  pspike sweep models/zoo/p_spikessm_digits.pt --weight-bits 8,4,2 --state-bits "
+        "24,16 --out build/sweep",
     ),
     (doctor, None),
 )

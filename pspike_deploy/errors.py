@@ -44,6 +44,7 @@ ERROR_CODES: Final[dict[str, tuple[int, str]]] = {
     "E-TARGET-UNSUPPORTED": (EXIT_TARGET_CANNOT, "the target has no way to run a node"),
     "E-INTERNAL": (EXIT_BACKEND_FAILED, "a defect of this tool; please report it"),
     "E-OVERFLOW": (EXIT_TARGET_CANNOT, "an integer left its register; the policy is 'error'"),
+    "E-SWEEP-WORKER": (EXIT_BACKEND_FAILED, "a worker process of a sweep was killed"),
     "E-LAVA-ENVIRONMENT": (EXIT_BACKEND_FAILED, "there is no environment that runs Lava"),
     "E-LAVA-SETUP": (EXIT_BACKEND_FAILED, "the Lava environment could not be made"),
     "E-LAVA-TIMEOUT": (EXIT_BACKEND_FAILED, "the Lava run passed its time limit and was ended"),

@@ -19,7 +19,7 @@ import numpy as np
 
 from pspike_deploy import artefacts
 from pspike_deploy.data import ExportData
-from pspike_deploy.errors import EXIT_INCONCLUSIVE, EXIT_NEGATIVE, EXIT_VERIFIED, PspikeError
+from pspike_deploy.errors import EXIT_INCONCLUSIVE, EXIT_NEGATIVE, EXIT_VERIFIED
 from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
 from pspike_deploy.golden import GOLDEN_SAMPLES, Golden, change_between, require_unchanged
 from pspike_deploy.graph.file import write_graph
@@ -34,7 +34,7 @@ from pspike_deploy.recording import OverflowCounts, Recording, added_overflows
 from pspike_deploy.simulators import fixed_point, reference
 from pspike_deploy.simulators.lava import backend as lava
 from pspike_deploy.simulators.lava.environment import LavaEnvironment, find_lava_python
-from pspike_deploy.sources import load_data, load_model
+from pspike_deploy.sources import load_data, load_model, require_float
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.verdict import Verification, verify
 
@@ -91,7 +91,7 @@ class _Export:
             graph, facts = load_model(
                 self.options.model, self.options.settings, offline=self.options.offline
             )
-            self._refuse_integer(graph)
+            require_float(graph, self.options.model)
             data = load_data(
                 self.options.data, self.options.labels, graph, facts, self.options.calibration
             )
@@ -150,16 +150,6 @@ class _Export:
     def _environment(self) -> LavaEnvironment | None:
         """The Lava environment, looked for before any work is done."""
         return find_lava_python() if self.options.target == "lava" else None
-
-    def _refuse_integer(self, graph: Graph) -> None:
-        if graph.is_integer:
-            raise PspikeError(
-                "E-USAGE",
-                "the graph is quantised already",
-                why="an export measures the integer network against its float original",
-                fix="give the checkpoint or float.nir; 'pspike simulate' runs an integer graph",
-                where=str(self.options.model),
-            )
 
     def _reduce(self, graph: Graph, data: ExportData) -> OrderReduction:
         """Fewer modes where they are asked for; what that changes is reported, not forbidden."""

@@ -56,6 +56,20 @@ def ignore_interrupts() -> None:
 
 
 @contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Hold SIGINT back until the end of the block.
+
+    Programs that are started inside never see one (the mask is inherited): Ctrl-C on a terminal,
+    which goes to all of them, is then a matter of the program that started them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def signals_deferred() -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP inside the block and deliver them at its end.
 

@@ -77,6 +77,22 @@ def load_model(
     return to_graph(checkpoint.network, forms), facts
 
 
+def require_float(graph: Graph, path: Path) -> None:
+    """Refuse a graph that is quantised already, read from ``path``.
+
+    Raises:
+        PspikeError: E-USAGE.
+    """
+    if graph.is_integer:
+        raise PspikeError(
+            "E-USAGE",
+            "the graph is quantised already",
+            why="the integer network is measured against its float original",
+            fix="give the checkpoint or float.nir; 'pspike simulate' runs an integer graph",
+            where=str(path),
+        )
+
+
 def load_data(
     data: Path | None,
     labels: Path | None,

@@ -92,6 +92,9 @@ def test_every_command_in_the_documentation_runs(workplace: Path) -> None:
     for page, (program, *arguments) in found:
         if program == "pspike-export":
             arguments = ["export", *arguments, "--draws", "1", "--lava-samples", "1"]
+        if arguments[0] == "sweep":
+            arguments += ["--samples", "4", "--draws", "1", "--jobs", "1"]
+            arguments += ["--weight-bits", "8,4", "--state-bits", "24", "--noise-bits", "16,8"]
         done = runner.invoke(cli.app, arguments)
         allowed = {0}
         if arguments[0] == "compare":  # the pages compare runs with different seeds

@@ -24,7 +24,7 @@ FLOORS = (
     ("sources",),
     ("pipeline",),
     ("api",),
-    ("inspection", "check", "runs", "doctor", "training", "finetuning"),
+    ("inspection", "check", "runs", "doctor", "training", "finetuning", "sweep"),
     ("commands",),
     ("cli",),
     ("__main__",),

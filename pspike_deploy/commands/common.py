@@ -68,8 +68,11 @@ def ssm_states_of(text: str | None) -> Any:
 
 
 @contextlib.contextmanager
-def reported_errors(as_json: bool) -> Iterator[None]:
-    """Print errors of ours with their fix and turn them into exit statuses."""
+def reported_errors(as_json: bool, interrupted: str = "nothing was left behind") -> Iterator[None]:
+    """Print errors of ours with their fix and turn them into exit statuses.
+
+    ``interrupted``: what is left after an interrupt.
+    """
     try:
         yield
     except PspikeError as error:
@@ -79,7 +82,7 @@ def reported_errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # the terminal may be closed
-            typer.echo("interrupted; nothing was left behind", err=True)
+            typer.echo(f"interrupted; {interrupted}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except (typer.Exit, typer.Abort):
         raise

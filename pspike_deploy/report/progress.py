@@ -1,11 +1,22 @@
-"""Progress of an export on the terminal."""
+"""Progress on the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class StageProgress:
@@ -56,3 +67,17 @@ class StageProgress:
     def _finish(self) -> None:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=1, total=1)
+
+
+@contextmanager
+def counted(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar over equal parts, with an estimate of the time that is left.
+
+    Yields:
+        Function to call with the number of parts that are done and of all.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, *times, console=Console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

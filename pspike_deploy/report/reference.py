@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from pspike_deploy.errors import ERROR_CODES
+from pspike_deploy.report.pages import with_block
 from pspike_deploy.report.tables import export_table
 
 COMMAND = "$ pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits"
@@ -67,10 +68,9 @@ def main(docs: Path, summary_file: Path) -> None:
     (docs / "errors.md").write_text(errors_page(), encoding="utf-8")
     (docs / "demo.svg").write_text(demo_picture(summary), encoding="utf-8")
     readme = docs.parent / "README.md"
-    before, _, rest = readme.read_text("utf-8").partition(DEMO_BEGIN)
-    after = rest.partition(DEMO_END)[2]
-    block = f"{DEMO_BEGIN}\n```text\n{demo_text(summary)}\n```\n{DEMO_END}"
-    readme.write_text(before + block + after, encoding="utf-8")
+    block = f"```text\n{demo_text(summary)}\n```"
+    page = with_block(readme.read_text("utf-8"), DEMO_BEGIN, DEMO_END, block)
+    readme.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

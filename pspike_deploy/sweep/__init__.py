@@ -1,0 +1,1 @@
+"""Sweeps: what each choice of register widths costs in accuracy."""
