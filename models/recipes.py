@@ -31,6 +31,8 @@ class Recipe:
             falls to zero along a half cosine.
         validation_fraction: share of the training samples that is held out.
         channels_first: train in the fast form (:mod:`pspike_deploy.models.channels_first`).
+        restarts: numbers of epochs after which the rate starts again, at half its last peak and
+            without a rise (warm restarts, Loshchilov and Hutter, arXiv 1608.03983).
     """
 
     name: str
@@ -44,15 +46,18 @@ class Recipe:
     warmup_fraction: float
     validation_fraction: float = 0.0
     channels_first: bool = False
+    restarts: tuple[int, ...] = ()
 
     def settings(self) -> dict[str, object]:
         """The numbers of the training as plain data."""
         values = asdict(self)
         del values["config"], values["dataset"]
         # Written only where they say something, so that older checkpoints keep their bytes.
-        for name in ("validation_fraction", "channels_first"):
+        for name in ("validation_fraction", "channels_first", "restarts"):
             if not values[name]:
                 del values[name]
+        if self.restarts:
+            values["restarts"] = list(self.restarts)
         return values
 
 
@@ -221,7 +226,8 @@ RECIPES: Final[dict[str, AnyRecipe]] = {
             _SMNIST,
             name="p_spikessm_psmnist",
             dataset="psmnist",
-            epochs=16,
+            epochs=26,
+            restarts=(16,),
             config=replace(_SMNIST.config, d_model=96),
         ),
     )

@@ -2,15 +2,17 @@
 
 P-SpikeSSM, with sampled spikes, LinOSS and SpikingSSMs: AdamW; the parameters of the recurrence
 have a learning rate of their own and do not decay; step sizes, mixer biases and norms do not decay;
-linear warm-up, then half a cosine to zero. Two-state neurons, with surrogate gradients: Adam; the
-rate falls where the held-out accuracy stalls, and the best epoch is kept. The loss is the
-cross-entropy of the network's output, in the latter case the summed softmax of the read-out.
+linear warm-up, then half a cosine to zero, and perhaps warm restarts. Two-state neurons, with
+surrogate gradients: Adam; the rate falls where the held-out accuracy stalls, and the best epoch is
+kept. The loss is the cross-entropy of the network's output, in the latter case the summed softmax
+of the read-out.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -233,7 +235,8 @@ class WarmupCosine(Optimisation):
 
     def __init__(self, network: Network, recipe: Recipe, steps: int) -> None:
         super().__init__(torch.optim.AdamW(parameter_groups(network, recipe), betas=(0.9, 0.999)))
-        factor = warmup_cosine(recipe.warmup_fraction, recipe.epochs * steps)
+        cycles = [*(epoch for epoch in recipe.restarts if epoch < recipe.epochs), recipe.epochs]
+        factor = warmup_cosine(recipe.warmup_fraction, *(epoch * steps for epoch in cycles))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
     def after_step(self) -> None:
@@ -354,14 +357,23 @@ def _fit(
     return history
 
 
-def warmup_cosine(warmup_fraction: float, total: int) -> Callable[[int], float]:
-    """Factor of the learning rate at a step: linear from zero, then half a cosine to zero."""
-    warmup = max(1, round(warmup_fraction * total))
+def warmup_cosine(warmup_fraction: float, *ends: int) -> Callable[[int], float]:
+    """Factor of the learning rate at a step: linear from zero, then half a cosine to zero.
+
+    Args:
+        warmup_fraction: share of the steps before the first end over which the rate rises.
+        ends: steps at which a half cosine reaches zero, increasing; after each but the last the
+            rate starts again from half its last peak.
+    """
+    warmup = max(1, round(warmup_fraction * ends[0]))
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        cycle = min(bisect_right(ends, step), len(ends) - 1)
+        start = ends[cycle - 1] if cycle else warmup
+        angle = math.pi * (step - start) / max(1, ends[cycle] - start)
+        return 0.5**cycle * 0.5 * (1 + math.cos(angle))
 
     return factor
 

@@ -155,6 +155,21 @@ def test_the_learning_rate_rises_once_and_falls_once(fraction: float, total: int
     assert (np.diff(values[top:]) <= 0).all()
 
 
+@given(st.floats(0, 0.9), st.integers(2, 200), st.integers(1, 200))
+def test_a_warm_restart_begins_at_half_the_peak_and_changes_nothing_before(
+    fraction: float, first: int, second: int
+) -> None:
+    plain, restarted = (
+        warmup_cosine(fraction, first),
+        warmup_cosine(fraction, first, first + second),
+    )
+    assert [restarted(step) for step in range(first)] == [plain(step) for step in range(first)]
+    assert restarted(first) == 0.5
+    rest = np.array([restarted(step) for step in range(first, first + second + 1)])
+    assert (np.diff(rest) <= 0).all()
+    assert rest[-1] == pytest.approx(0.0)
+
+
 # --- evaluation ---------------------------------------------------------------------------------
 
 
