@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pspike_deploy.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pspike_deploy.models.datasets import PACKAGED, Dataset, load_dataset
+from pspike_deploy.models.datasets import COPY_NAMES, Dataset, load_dataset
 from pspike_deploy.models.evaluation import (
     evaluate,
     firing_rates,
@@ -99,8 +99,9 @@ def measure(
     if draws is None:
         draws = max(1, min(CARD_DRAWS, MOST_EVALUATIONS // len(dataset.test_y)))
     network, x = checkpoint.network, dataset.test_x
-    rates = dict(zip(spiking_populations(network), firing_rates(network, x, noise), strict=True))
-    if ((x == 0) | (x == 1)).all():
+    measured_rates = firing_rates(network, x, noise, lengths=dataset.test_lengths)
+    rates = dict(zip(spiking_populations(network), measured_rates, strict=True))
+    if dataset.tokens is None and ((x == 0) | (x == 1)).all():
         rates = {"input": x.mean(dtype=np.float64), **rates}
     return {
         "name": name,
@@ -134,9 +135,8 @@ def _choice(checkpoint: Checkpoint) -> str:
 
 def _command(name: str, training: Mapping[str, Any]) -> str:
     words = ["pspike", "train", name]
-    if find_recipe(name).dataset not in PACKAGED:
-        is_speech = find_recipe(name).dataset == "spoken_digits"
-        words += ["--data", "RECORDINGS" if is_speech else "MNIST.npz"]
+    if find_recipe(name).dataset in COPY_NAMES:
+        words += ["--data", COPY_NAMES[find_recipe(name).dataset]]
     if training["seed"] != 0:
         words += ["--seed", str(training["seed"])]
     if training["settings"]["epochs"] != find_recipe(name).epochs:
@@ -147,13 +147,14 @@ def _command(name: str, training: Mapping[str, Any]) -> str:
 def _accuracies(
     checkpoint: Checkpoint, dataset: Dataset, noise: Noise, draws: int
 ) -> dict[str, Any]:
-    x, y = dataset.test_x, dataset.test_y
+    x, y, lengths = dataset.test_x, dataset.test_y, dataset.test_lengths
     draws = draws if is_stochastic(checkpoint.network) else 1
-    per_draw = evaluate(checkpoint.network, x, y, noise, draws)
-    mean_field = float((predict(checkpoint.network, x, None).argmax(axis=1) == y).mean())
+    per_draw = evaluate(checkpoint.network, x, y, noise, draws, lengths)
+    without_noise = predict(checkpoint.network, x, None, lengths=lengths)
+    mean_field = float((without_noise.argmax(axis=1) == y).mean())
     is_sampled = checkpoint.architecture == "p_spikessm"
     mean = float(per_draw.mean())
-    # The interval says what 360 samples can tell: the draws share them, so they do not narrow it.
+    # The interval says what these samples can tell: the draws share them, so they do not narrow it.
     low, high = wilson_interval(mean, len(y))
     return {
         "samples": len(y),

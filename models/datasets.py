@@ -15,6 +15,12 @@ from pspike_deploy.errors import PspikeError
 
 DATASETS: Final = ("digits", "spoken_digits", "smnist", "psmnist", "listops")
 PACKAGED: Final = ("digits", "listops")  #: data sets that need no copy of the user's
+#: What the documentation calls the user's copy of a data set that is not packaged.
+COPY_NAMES: Final = {
+    "spoken_digits": "RECORDINGS",
+    "smnist": "MNIST.npz",
+    "psmnist": "MNIST.npz",
+}
 #: Arrays by which an ``.npz`` file is known as a copy of a data set.
 COPIES: Final = {
     "smnist": ({"train_images", "test_images"}, {"x_train", "x_test"}),
@@ -44,6 +50,7 @@ class Dataset:
             step t shows position ``permutation[t]`` of the source.
         permutation_name: what the literature calls it.
         train_lengths, test_lengths: int64 true lengths in steps, where sequences are padded.
+        tokens: size of the vocabulary, where steps hold tokens and no features.
     """
 
     name: str
@@ -62,12 +69,7 @@ class Dataset:
     permutation_name: str | None = None
     train_lengths: IntArray | None = None
     test_lengths: IntArray | None = None
-
-    @property
-    def tokens(self) -> int | None:
-        """Size of the vocabulary; None where steps hold features."""
-        is_text = self.train_x.dtype.kind == "i"
-        return int(max(self.train_x.max(), self.test_x.max())) + 1 if is_text else None
+    tokens: int | None = None
 
     def describe(self) -> dict[str, object]:
         """Everything but the samples, as plain data, for checkpoints and reports."""
@@ -127,7 +129,9 @@ def load_dataset(name: str, path: Path | str | None = None) -> Dataset:
     if name in ("smnist", "psmnist"):
         from pspike_deploy.models import mnist
 
-        return mnist.load_mnist(path or "", permuted=name == "psmnist")
+        if path is None:
+            raise mnist.no_file()
+        return mnist.load_mnist(path, permuted=name == "psmnist")
     if name not in PACKAGED:
         raise PspikeError(
             "E-USAGE",

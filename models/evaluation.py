@@ -66,7 +66,7 @@ def predict(
     x: InputArray,
     noise: Noise | None,
     draw: int = 0,
-    observe: Callable[[Trace], None] | None = None,
+    observe: Callable[[Trace, IntArray], None] | None = None,
     lengths: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Logits ``(sample, class)``.
@@ -77,7 +77,7 @@ def predict(
         noise: gives the uniforms; None: the mean field of a P-SpikeSSM, and zero initial states of
             two-state neurons.
         draw: draw of the noise.
-        observe: receives the trace of every batch.
+        observe: receives the trace of every batch, and which samples it holds.
         lengths: true lengths ``(sample,)`` where sequences are padded; P-SpikeSSM only.
     """
     logits = []
@@ -89,26 +89,34 @@ def predict(
             here = None if lengths is None else torch.from_numpy(lengths[samples])
             logits.append(_run(network, _Batch(part, samples, noise, draw, trace, here)))
             if observe is not None and trace is not None:
-                observe(trace)
+                observe(trace, samples)
     result: npt.NDArray[np.float32] = torch.cat(logits).numpy()
     return result
 
 
-def firing_rates(network: Network, x: InputArray, noise: Noise, draw: int = 0) -> FloatArray:
+def firing_rates(
+    network: Network,
+    x: InputArray,
+    noise: Noise,
+    draw: int = 0,
+    lengths: npt.NDArray[np.int64] | None = None,
+) -> FloatArray:
     """Mean firing rate of every population of :func:`spiking_populations`, float64.
 
-    Spikes per neuron and step.
+    Spikes per neuron and step; steps of padding, behind ``lengths`` ``(sample,)``, do not count.
     """
     sites = list(spiking_populations(network).values())
     totals = np.zeros(len(sites))
+    ends = np.full(len(x), x.shape[1]) if lengths is None else lengths
 
-    def count(trace: Trace) -> None:
+    def count(trace: Trace, samples: IntArray) -> None:
+        counts = torch.from_numpy(np.arange(x.shape[1]) < ends[samples, None])
         for index, site in enumerate(sites):
             spikes = trace[site].double()
-            totals[index] += float(spikes.sum()) / spikes.shape[-1]
+            totals[index] += float(spikes[counts].sum()) / spikes.shape[-1]
 
-    predict(network, x, noise, draw, count)
-    rates: FloatArray = totals / (x.shape[0] * x.shape[1])
+    predict(network, x, noise, draw, count, lengths)
+    rates: FloatArray = totals / int(ends.sum())
     return rates
 
 

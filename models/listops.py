@@ -122,6 +122,7 @@ def load_listops(
         test_index=index[test],
         train_lengths=lengths[train],
         test_lengths=lengths[test],
+        tokens=len(VOCABULARY),
     )
 
 

@@ -68,6 +68,17 @@ def load_mnist(path: Path | str, *, permuted: bool) -> Dataset:
     )
 
 
+def no_file() -> PspikeError:
+    """The error where MNIST is needed and no file is given."""
+    return PspikeError(
+        "E-INPUT-MISSING",
+        "MNIST is not part of this package",
+        why="its licence is share-alike; networks are trained and run on your own copy",
+        fix="give your copy with --data: an .npz file with train_images, train_labels, test_images "
+        "and test_labels",
+    )
+
+
 #: Names of the arrays: those of this project, and those of the file that Keras distributes.
 _NAMES: Final = {
     "train_images": ("train_images", "x_train"),
@@ -91,7 +102,7 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise PspikeError(
             "E-INPUT-MISSING",
             "there is no MNIST file",
-            why="this data set is not packaged, and the path names no file",
+            why="the path names no file",
             fix="give your copy, one .npz file, with --data",
             where=str(path),
         )

@@ -33,6 +33,7 @@ from pspike_deploy.models.recipes import AnyRecipe, Recipe, TwoStateRecipe, find
 from pspike_deploy.models.resumption import Resumption
 from pspike_deploy.models.two_state import TwoStateNetwork
 from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.numerics.threads import one_thread
 
 #: Parameters of a state-space recurrence: a rate of their own and no decay; and step sizes.
 SSM_MATRICES: Final = ("A_real", "A_imag", "B", "A_diag", "G_diag", "log_A_real", "log_dt")
@@ -139,7 +140,7 @@ def train(
     if epochs is not None:
         chosen = replace(chosen, epochs=epochs)
     if validation_fraction is None:
-        validation_fraction = getattr(chosen, "validation_fraction", 0.0)
+        validation_fraction = chosen.validation_fraction
     _check_numbers(chosen.epochs, seed, validation_fraction)
     dataset = dataset or load_dataset(chosen.dataset)
     samples = Samples.of(dataset)
@@ -324,7 +325,6 @@ def _fit(
     run = _forward_of(network, recipe)
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         network.train()
-        torch.set_num_threads(1)  # the noise of the evaluation is compiled and sets OpenMP's own
         order = torch.randperm(len(samples.y))
         total_loss, hits = 0.0, 0
         for step in range(steps):
@@ -380,8 +380,9 @@ def warmup_cosine(warmup_fraction: float, *ends: int) -> Callable[[int], float]:
 
 def _forward_of(network: Network, recipe: AnyRecipe) -> Callable[[Samples], Tensor]:
     """Logits of a batch, in the form that the recipe trains in."""
-    if getattr(recipe, "channels_first", False):
+    if isinstance(recipe, Recipe) and recipe.channels_first:
         assert isinstance(network, PSpikeSSM)  # made from the recipe's configuration
+        assert channels_first.is_supported(network)
         return lambda batch: channels_first.forward(network, batch.x, batch.lengths)
     if isinstance(network, PSpikeSSM):
         return lambda batch: cast(Tensor, network(batch.x, lengths=batch.lengths))
@@ -396,16 +397,10 @@ def _one_draw_accuracy(network: Network, held_out: Samples) -> float:
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    # Threads split sums, so their number changes the last bits, and spikes amplify them. One thread
-    # is nearly as fast at this size.
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
+    # One thread is nearly as fast at this size.
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        yield
 
 
 def _check_numbers(epochs: int, seed: int, validation_fraction: float) -> None:

@@ -106,16 +106,12 @@ def _guards(graph: Graph) -> dict[str, Any]:
 
 def _samples(graph: Graph, facts: dict[str, Any], data: Path | None) -> Any:
     """Calibration samples, (sample, step, feature); None where none are at hand."""
-    if data is None and not facts.get("data"):
-        return None
+    from pspike_deploy.models.datasets import PACKAGED
     from pspike_deploy.sources import load_data
 
-    try:
-        return load_data(data, None, graph, facts).calibration
-    except PspikeError as error:
-        if data is None and error.code == "E-USAGE":  # a data set that is not packaged
-            return None
-        raise
+    if data is None and (facts.get("data") or {}).get("name") not in PACKAGED:
+        return None
+    return load_data(data, None, graph, facts).calibration
 
 
 def _describe_network(model: Path, settings: Path | None) -> dict[str, Any]:

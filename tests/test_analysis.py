@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,10 +35,10 @@ MIXER = "l01_h_mixer"
 
 
 @cache
-def analysed(weight_bits: int = 8, noise_bits: int = 16) -> tuple[Graph, Graph, Analysis]:
+def analysed(**options: Any) -> tuple[Graph, Graph, Analysis]:
     """Folded float graph, integer graph and analysis of a small network."""
     graph, x = fold(to_graph(network(7))), data(7, samples=20)
-    config = QuantConfig(weight_bits=weight_bits, noise_bits=noise_bits)
+    config = QuantConfig(**options)
     integer, report = quantize_folded(graph, x, config)
     return graph, integer, analyse(graph, integer, report, x)
 
@@ -71,7 +72,7 @@ def test_no_input_within_the_calibrated_range_leaves_a_guaranteed_interval(seed:
 
 def test_a_bit_of_the_weights_is_worth_six_decibels() -> None:
     """Rounding to steps of 2**-n makes noise of power 4**-n / 12: 6.02 dB per bit."""
-    ratios = [rows(analysed(bits)[2])[MIXER]["sqnr_db"] for bits in (4, 6, 8)]
+    ratios = [rows(analysed(weight_bits=bits)[2])[MIXER]["sqnr_db"] for bits in (4, 6, 8)]
     for coarse, fine in pairwise(ratios):
         assert fine - coarse == pytest.approx(2 * 6.02, abs=3.0)
 
@@ -123,6 +124,14 @@ def test_coarse_noise_loses_small_probabilities() -> None:
         errors.append(site["mean_abs_dp"])
     assert lost[0] > lost[1]
     assert errors[1] < errors[0] <= 2.0**-6 + errors[1]
+
+
+def test_stochastic_rounding_to_coarse_noise_keeps_probabilities() -> None:
+    """Its codes are finer than the noise: in the mean over the noise nothing is rounded."""
+    config = {"noise_bits": 4, "probability_rounding": "stochastic"}
+    site = rows(analysed(**config)[2])["l01_c_sample"]["sampling"]
+    fine = rows(analysed(noise_bits=22)[2])["l01_c_sample"]["sampling"]
+    assert site["mean_abs_dp"] == pytest.approx(fine["mean_abs_dp"], rel=0.05)
 
 
 # --- guard bits ------------------------------------------------------------------------------

@@ -92,6 +92,12 @@ def test_a_network_whose_data_are_packaged_shows_ranges_errors_and_guard_bits() 
     assert rows["l01_c_sample"]["sampling"]["share_clamped_at_0"] > 0.3
 
 
+def test_a_network_whose_data_are_the_user_s_shows_what_needs_none() -> None:
+    found = describe(ZOO / "p_spikessm_smnist.pt")
+    assert "quantization" not in found
+    assert found["guard"]
+
+
 def test_without_data_only_what_needs_none_is_shown(tmp_path: Path) -> None:
     graph = fold(to_graph(network(1)))
     integer = quantize(graph, data(1))

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pspike_deploy.data import one_hot
+from pspike_deploy.models.card import measure
+from pspike_deploy.models.checkpoint import Checkpoint
 from pspike_deploy.models.datasets import Dataset
 from pspike_deploy.models.listops import (
     CLOSE,
@@ -23,6 +25,7 @@ from pspike_deploy.models.listops import (
     load_listops,
     majority_share,
 )
+from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.recipes import find_recipe
 from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.models.train import train
@@ -81,6 +84,25 @@ def test_equal_seeds_give_equal_trees_and_others_do_not(small: Dataset) -> None:
 
 def test_the_majority_baseline_counts_the_most_frequent_training_label() -> None:
     assert majority_share(np.array([3, 3, 1]), np.array([3, 1, 3, 0])) == 0.5
+
+
+def test_padding_counts_neither_for_rates_nor_for_accuracy(small: Dataset) -> None:
+    recipe = find_recipe("p_spikessm_listops")
+    config = replace(recipe.config, d_model=8, d_state=4, n_layers=1)
+    torch.manual_seed(0)
+    network = PSpikeSSM(config).eval()
+    training = {"optimizer": "AdamW", "validation_fraction": 0.05, "seed": 0}
+    checkpoint = Checkpoint(network, config, None, training | {"settings": {"epochs": 20}}, "")
+    lengths = small.test_lengths
+    assert lengths is not None
+    behind = np.arange(small.test_x.shape[1]) >= lengths[:, None]
+    noisy = replace(small, test_x=np.where(behind, 3, small.test_x))
+    shorter = replace(small, test_x=small.test_x[:, : int(lengths.max())])
+    facts = [measure(recipe.name, checkpoint, 2, data) for data in (small, noisy, shorter)]
+    assert set(facts[0]["firing_rates"]) == {"block0.site0", "block0.site1"}
+    for other in facts[1:]:
+        assert other["accuracy"] == facts[0]["accuracy"]
+        assert other["firing_rates"] == pytest.approx(facts[0]["firing_rates"], abs=2e-5)
 
 
 def test_a_network_of_tokens_runs_as_integers_to_the_true_end_of_each_sequence(

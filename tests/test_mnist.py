@@ -80,6 +80,13 @@ def test_other_files_are_refused(
     assert reason in refused.value.why
 
 
+def test_a_missing_copy_is_asked_for() -> None:
+    with pytest.raises(PspikeError, match="E-INPUT-MISSING") as refused:
+        load_dataset("psmnist")
+    assert "--data" in refused.value.fix
+    assert not refused.value.where
+
+
 def test_a_training_goes_on_where_it_was_interrupted(copy: Path, tmp_path: Path) -> None:
     recipe = find_recipe("p_spikessm_psmnist")
     small = replace(

@@ -202,7 +202,7 @@ def test_firing_rates_are_shares_and_match_the_recorded_spikes(
     rates = firing_rates(short_training.network, x, Noise.philox(0))
     seen: list[torch.Tensor] = []
     predict(
-        short_training.network, x, Noise.philox(0), 0, lambda t: seen.append(t["block0.spike0"])
+        short_training.network, x, Noise.philox(0), 0, lambda t, _: seen.append(t["block0.spike0"])
     )
     assert rates.shape == (2,)
     assert ((rates > 0) & (rates < 1)).all()

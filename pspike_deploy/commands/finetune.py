@@ -66,7 +66,7 @@ def finetune(
     An interrupted training goes on where it was when the command is given again. Export the result
     with the same widths.
     """
-    with reported_errors(as_json):
+    with reported_errors(as_json, interrupted="the same command goes on where it was"):
         from pspike_deploy.finetuning import FinetuneOptions, finetune_to_file
         from pspike_deploy.quantize.config import QuantConfig
         from pspike_deploy.quantize.finetune import FinetuneSettings

@@ -37,7 +37,8 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a network of the zoo and write its checkpoint and its card."""
-    with reported_errors(as_json):
+    left = "nothing was left behind" if resume is None else f"{resume} keeps what is finished"
+    with reported_errors(as_json, interrupted=left):
         from pspike_deploy.training import train_to_file
 
         facts = train_to_file(

@@ -164,7 +164,7 @@ def _error(
     sampling = None
     if name in expected.probabilities:
         before = expected.probabilities[name].astype(np.float64)
-        after = actual.probabilities[name] * 2.0**-integer.semantics.noise_bits
+        after = actual.real_probabilities(name)
         sampling = SamplingLoss.of(before, after)
     else:
         point = int(integer.output_format(name).fractions())

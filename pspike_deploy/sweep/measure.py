@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.numerics.threads import one_thread
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.recording import Recording
@@ -76,7 +74,7 @@ def measure(subject: Subject, config: QuantConfig | None) -> dict[str, Any]:
         Plain data: ``hits``, the number of correct samples in each draw, and ``overflows`` over all
         draws; or ``error``, why there is no such network, as :meth:`PspikeError.to_dict`.
     """
-    with _one_thread():
+    with one_thread():
         try:
             return _float(subject) if config is None else _integer(subject, config)
         except PspikeError as error:
@@ -94,16 +92,3 @@ def _integer(subject: Subject, config: QuantConfig) -> dict[str, Any]:
     runs = subject.runs(fixed_point.run, integer)
     overflows = sum(int(run.run["overflows"]) for run in runs)
     return {"hits": subject.hits(runs), "overflows": overflows}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread inside the block."""
-    compiled, torchs = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(1)
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(compiled)
-        torch.set_num_threads(torchs)
