@@ -43,7 +43,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.archives import read_arrays
-from pspike_deploy.atomic import write_file
+from pspike_deploy.atomic import refuse_existing, write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models import speech
 from pspike_deploy.models.datasets import Dataset
@@ -453,14 +453,8 @@ def write_spikes(
     out = Path(out)
     if part not in PARTS:
         raise PspikeError("E-USAGE", f"there is no part {part!r}", fix=f"one of {', '.join(PARTS)}")
-    if out.exists() and not force:
-        raise PspikeError(
-            "E-OUT-EXISTS",
-            "the output exists already",
-            why="nothing is overwritten without being asked",
-            fix="choose another --out, or replace it with --force",
-            where=str(out),
-        )
+    if not force:
+        refuse_existing(out, "output", "choose another --out, or replace it with --force")
     recordings = read_recordings(path)
     chosen = np.arange(len(recordings.samples))
     if part != "all":

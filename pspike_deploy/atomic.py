@@ -52,6 +52,27 @@ def readable_os_errors(out: str | os.PathLike[str], *, full_only: bool = False) 
         ) from error
 
 
+def refuse_existing(path: Path, what: str, fix: str) -> None:
+    """Refuse to write over something that is there.
+
+    Args:
+        path: what is to be written.
+        what: what it is called in the error.
+        fix: what the user can do.
+
+    Raises:
+        PspikeError: E-OUT-EXISTS.
+    """
+    if path.exists():
+        raise PspikeError(
+            "E-OUT-EXISTS",
+            f"the {what} exists already",
+            why="nothing is overwritten without being asked",
+            fix=fix,
+            where=str(path),
+        )
+
+
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file, replacing one that was there; it appears whole, or stays as it was.
 

@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
+from pspike_deploy.atomic import refuse_existing
 from pspike_deploy.data import TrainingData
-from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.file import write_graph
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.finetune import FinetuneProgress, FinetuneSettings, finetune
 from pspike_deploy.quantize.quantize import quantize
+from pspike_deploy.report.progress import TrainingProgress
 from pspike_deploy.simulators import fixed_point, reference
 from pspike_deploy.sources import load_model, load_training_data
 
@@ -69,27 +66,18 @@ def finetune_to_file(options: FinetuneOptions, *, quiet: bool = False) -> dict[s
         PspikeError: E-OUT-EXISTS, E-USAGE, E-TARGET-UNSUPPORTED, E-DATA-*, E-CHECKPOINT-FORMAT, and
             what the readers of model and data raise.
     """
-    if options.out.exists() and not options.force:
-        raise PspikeError(
-            "E-OUT-EXISTS",
-            "the fine-tuned graph exists already",
-            why="nothing is overwritten without being asked",
-            fix="choose another --out file, or replace it with --force",
-            where=str(options.out),
-        )
+    if not options.force:
+        fix = "choose another --out file, or replace it with --force"
+        refuse_existing(options.out, "fine-tuned graph", fix)
     graph, facts = load_model(options.model, options.model_settings)
     data = load_training_data(
         options.data, options.labels, graph, facts, HELD_OUT_SHARE, options.settings.seed
     )
     resume = options.out.with_name(options.out.name + ".resume")
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    with Bar(*columns, *times, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("fine-tuning", total=options.settings.steps, state="")
+    with TrainingProgress("fine-tuning", quiet=quiet) as bar:
 
         def show(done: FinetuneProgress) -> None:
-            state = f"loss {done.loss:.3f}, accuracy {100 * done.accuracy:.1f} %"
-            bar.update(task, completed=done.step, state=state)
+            bar.show(done.step, done.steps, done.loss, done.accuracy)
 
         tuned = finetune(
             graph,
@@ -132,12 +120,11 @@ def _accuracies(
     noise = Noise.philox(options.settings.seed)
 
     def measure(run: Any, network: Graph) -> list[float]:
-        return [
-            _share(
-                run(network, x, noise=noise, draw=draw, record=(), lengths=lengths).outputs, labels
-            )
+        runs = (
+            run(network, x, noise=noise, draw=draw, record=(), lengths=lengths)
             for draw in range(options.draws)
-        ]
+        )
+        return [float(np.mean(run.predictions == labels)) for run in runs]
 
     before, after = (quantize(g, data.calibration, options.config) for g in (graph, tuned))
     return {
@@ -147,7 +134,3 @@ def _accuracies(
         "integer_before": measure(fixed_point.run, before),
         "integer_after": measure(fixed_point.run, after),
     }
-
-
-def _share(outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:
-    return float((outputs.argmax(axis=1) == labels).mean())

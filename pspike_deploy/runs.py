@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pspike_deploy.atomic import refuse_existing
 from pspike_deploy.errors import PspikeError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def simulate_file(
     from pspike_deploy.numerics.noise import Noise
     from pspike_deploy.sources import load_data, load_model
 
-    _refuse_existing(out, "recording", "--out")
+    refuse_existing(out, "recording", "choose another --out")
     graph, facts = load_model(model, settings, offline=offline)
     x = load_data(data, None, graph, facts).x[:samples]
     recording = simulate(
@@ -67,20 +68,9 @@ def compare_files(a: Path, b: Path, graph: Path | None, replay: Path | None) -> 
             fix="name the integer graph that ran with --graph quantized.nir",
         )
     if replay is not None:
-        _refuse_existing(replay, "replay case", "--replay")
+        refuse_existing(replay, "replay case", "choose another --replay")
     first = Recording.load(a)
     result = compare(first, Recording.load(b))
     if replay is not None and graph is not None and result.first_divergence is not None:
         write_replay(replay_case(read_graph(graph), first, result.first_divergence), replay)
     return result
-
-
-def _refuse_existing(path: Path, what: str, option: str) -> None:
-    if path.exists():
-        raise PspikeError(
-            "E-OUT-EXISTS",
-            f"the {what} exists already",
-            why="nothing is overwritten without being asked",
-            fix=f"choose another {option}",
-            where=str(path),
-        )

@@ -5,11 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-
-from pspike_deploy.atomic import readable_os_errors
+from pspike_deploy.atomic import readable_os_errors, refuse_existing
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.models import card
 from pspike_deploy.models.datasets import Dataset, load_dataset
@@ -17,6 +13,7 @@ from pspike_deploy.models.held_out import measure_held_out_speakers
 from pspike_deploy.models.recipes import AnyRecipe, find_recipe
 from pspike_deploy.models.spoken_digits import SpokenDigits, no_recordings
 from pspike_deploy.models.train import Progress, train
+from pspike_deploy.report.progress import TrainingProgress
 
 #: Folder of the zoo in a clone of the repository; used where it exists.
 ZOO = Path("models/zoo")
@@ -60,35 +57,19 @@ def train_to_file(
     chosen = find_recipe(recipe)
     folder = folder or (ZOO if ZOO.is_dir() else Path())
     target = folder / f"{recipe}.pt"
-    if target.exists() and not force:
-        raise PspikeError(
-            "E-OUT-EXISTS",
-            "the checkpoint exists already",
-            why="nothing is overwritten without being asked",
-            fix="choose another --out folder, or replace it with --force",
-            where=str(target),
-        )
+    if not force:
+        fix = "choose another --out folder, or replace it with --force"
+        refuse_existing(target, "checkpoint", fix)
     dataset, digits = _dataset(chosen, data, held_out_speakers)
     with readable_os_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
-        bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=quiet,
-        )
-        with bar:
-            task = bar.add_task(f"training {recipe}", total=None, state="")
+        with TrainingProgress(f"training {recipe}", quiet=quiet) as bar:
 
             def show(done: Progress) -> None:
-                state = f"loss {done.loss:.3f}, accuracy {100 * done.accuracy:.1f} %"
-                bar.update(task, completed=done.epoch, total=done.epochs, state=state)
+                bar.show(done.epoch, done.epochs, done.loss, done.accuracy)
 
             def show_without(speaker: str, done: Progress) -> None:
-                bar.update(task, description=f"training {recipe} without {speaker}")
+                bar.rename(f"training {recipe} without {speaker}")
                 show(done)
 
             result = train(

@@ -81,3 +81,34 @@ def counted(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], 
     with Progress(*columns, *times, console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class TrainingProgress:
+    """A bar over epochs or steps of a training, with loss and accuracy."""
+
+    def __init__(self, name: str, *, quiet: bool = False) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet)
+        self._task = self._progress.add_task(name, total=None, state="")
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def rename(self, name: str) -> None:
+        """What is trained now."""
+        self._progress.update(self._task, description=name)
+
+    def show(self, done: int, total: int, loss: float, accuracy: float) -> None:
+        """Parts done and in all, mean loss in nats, accuracy as a share in [0, 1]."""
+        state = f"loss {loss:.3f}, accuracy {100 * accuracy:.1f} %"
+        self._progress.update(self._task, completed=done, total=total, state=state)
