@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from pspike_deploy.models.card_page import render
 from pspike_deploy.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pspike_deploy.models.datasets import COPY_NAMES, Dataset, load_dataset
 from pspike_deploy.models.evaluation import (
@@ -177,134 +178,9 @@ def wilson_interval(share: float, samples: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def render(facts: Mapping[str, Any]) -> str:
-    """The card as Markdown."""
-    accuracy, data, training = facts["accuracy"], facts["data"], facts["training"]
-    settings = training["settings"]
-    is_sampled = facts["architecture"] == "p_spikessm"
-    lines = [
-        f"# {facts['name']}",
-        "",
-        _summary(facts),
-        "",
-        *_accuracy_lines(accuracy),
-        "",
-        *_held_out_lines(facts),
-        *_rate_lines(facts["firing_rates"]),
-        "## Data",
-        "",
-        *(f"- {key}: {data[key]}" for key in ("source", "licence", "encoding", "split")),
-        f"- SHA-256 of the test positions (little-endian int64): `{data['test_index_sha256']}`",
-        "",
-        "## Training",
-        "",
-        f"- optimiser: {training['optimizer']}, "
-        + ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name"),
-        f"- seed {training['seed']}, {training['seconds']} s on one CPU thread, "
-        f"torch {training['torch']}" + ("; trained with sampled spikes" if is_sampled else ""),
-        f"- settings chosen {training['choice_of_settings']}",
-        "",
-        "## File",
-        "",
-        f"- `{facts['file']['name']}`, SHA-256 `{facts['file']['sha256']}`",
-        f"- {facts['parameters']:,} parameters; configuration: "
-        + ", ".join(f"{key} {value}" for key, value in facts["config"].items()),
-        f"- to reproduce: `{facts['reproduce']}` (equal weights on one machine with one torch)",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _accuracy_lines(accuracy: Mapping[str, Any]) -> list[str]:
-    low, high = accuracy["binomial_95"]
-    interval = (
-        f"| binomial 95 % interval ({accuracy['samples']} samples, Wilson) "
-        f"| {_percent(low)} to {_percent(high)} |"
-    )
-    head = ["| accuracy on the test samples | |", "|---|---|"]
-    if accuracy["draws"] == 1:
-        return [*head, f"| accuracy (nothing is drawn) | {_percent(accuracy['mean'])} |", interval]
-    lines = [
-        *head,
-        f"| one draw, mean of {accuracy['draws']} draws | {_percent(accuracy['mean'])} |",
-        f"| standard deviation over draws | {_percent(accuracy['std'])} |",
-        interval,
-    ]
-    if accuracy["mean_field"] is not None:
-        lines.append(
-            f"| mean field (spikes replaced by their probabilities) "
-            f"| {_percent(accuracy['mean_field'])} |"
-        )
-    return [
-        *lines,
-        "",
-        f"Per draw: {', '.join(_percent(value) for value in accuracy['per_draw'])}.",
-        f"Noise: {accuracy['noise']['kind']}, seed {accuracy['noise']['seed']}, "
-        f"draws 0 to {accuracy['draws'] - 1}; no averaging of draws.",
-    ]
-
-
-def _held_out_lines(facts: Mapping[str, Any]) -> list[str]:
-    held_out = facts.get("held_out_speakers")
-    if held_out is None:
-        return []
-    return [
-        "| speaker held out | test samples | accuracy |",
-        "|---|---|---|",
-        *(
-            f"| {speaker} | {entry['samples']} | {_percent(entry['accuracy'])} |"
-            for speaker, entry in held_out["speakers"].items()
-        ),
-        f"| mean over speakers | | {_percent(held_out['mean'])} |",
-        "",
-        "For every speaker a network of its own was trained, by the same recipe and seed and on "
-        "the other speakers only; these networks are not published. The published one has heard "
-        "all speakers.",
-        "",
-    ]
-
-
 def _rounded(held_out: Mapping[str, Any]) -> dict[str, Any]:
     speakers = {
         speaker: {**entry, "accuracy": round(entry["accuracy"], 5)}
         for speaker, entry in held_out["speakers"].items()
     }
     return {"speakers": speakers, "mean": round(held_out["mean"], 5)}
-
-
-def _rate_lines(rates: Mapping[str, float]) -> list[str]:
-    """The table of firing rates; nothing where nothing spikes."""
-    if not rates:
-        return []
-    return [
-        "| spike site | mean firing rate (spikes per neuron and step) |",
-        "|---|---|",
-        *(f"| {site} | {rate:.4f} |" for site, rate in rates.items()),
-        "",
-    ]
-
-
-def _summary(facts: Mapping[str, Any]) -> str:
-    config, data = facts["config"], facts["data"]
-    if facts["architecture"] == "p_spikessm":
-        size = f"{config['n_layers']} blocks, {config['d_model']} neurons"
-        state = f"state dimension {config['d_state']}"
-        mixer = f"mixer activation {config['mixer_activation']}"
-        network = f"P-SpikeSSM (causal S4D-Lin, {size}, {state}, {mixer})"
-    elif facts["architecture"] == "spiking_ssm":
-        size = f"{config['n_layers']} blocks, {config['d_model']} neurons"
-        network = f"SpikingSSM ({size}, state dimension {config['d_state']})"
-    elif facts["architecture"] == "linoss":
-        kind = "D-LinOSS" if config["variant"] == "damped" else f"LinOSS-{config['variant']}"
-        size = f"{config['n_layers']} blocks, {config['d_model']} channels"
-        network = f"{kind} ({size}, {config['d_state']} complex oscillators; nothing spikes)"
-    else:
-        widths = "-".join(map(str, [config["d_input"], *config["d_hidden"], config["n_classes"]]))
-        network = f"Spiking network of {config['neuron']} neurons ({widths})"
-    return (
-        f"{network} on {data['name']}. Weights: same licence as the project; trained on data under "
-        f"{data['licence']}."
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

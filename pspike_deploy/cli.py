@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 import typer
 
+from pspike_deploy.commands.card import card
 from pspike_deploy.commands.export import export
 from pspike_deploy.commands.finetune import finetune
 from pspike_deploy.commands.look import check, inspect
@@ -36,6 +37,7 @@ COMMANDS: Final = (
     (compare, "Example:  pspike compare fixed-point.npz lava.npz"),
     (replay, "Example:  pspike replay case.npz"),
     (train, "Example:  pspike train p_spikessm_digits --out ."),
+    (card, "Example:  pspike card p_spikessm_digits.pt --finetuned p_spikessm_digits-w4.nir"),
     (
         finetune,
         "Example:  pspike finetune models/zoo/p_spikessm_digits.pt --weight-bits 4 --out tuned.nir",

@@ -17,6 +17,7 @@ from pspike_deploy.errors import ERROR_CODES, EXIT_INCONCLUSIVE, EXIT_NEGATIVE
 from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.options import TARGETS
 from pspike_deploy.report.reference import errors_page
+from pspike_deploy.report.zoo import BLOCK, zoo_table
 from tests.format_tables import TABLES, with_table
 from tests.official import STEPS, Variant, state_dict
 from tests.recordings_of_digits import write_folder
@@ -35,6 +36,11 @@ def test_the_page_of_errors_is_generated() -> None:
 def test_tables_of_supported_formats_are_generated(name: str) -> None:
     page = TABLES[name][0].read_text("utf-8")
     assert page == with_table(name, page)
+
+
+def test_the_table_of_the_zoo_is_generated() -> None:
+    page = (ROOT / "docs" / "guides" / "zoo.md").read_text("utf-8")
+    assert BLOCK.inside(page) == zoo_table(ROOT / "models" / "zoo")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -24,7 +24,7 @@ FLOORS = (
     ("sources",),
     ("pipeline",),
     ("api",),
-    ("inspection", "check", "runs", "doctor", "training", "finetuning", "sweep"),
+    ("inspection", "check", "runs", "doctor", "training", "finetuning", "sweep", "deployed_card"),
     ("commands",),
     ("cli",),
     ("__main__",),

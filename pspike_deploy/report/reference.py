@@ -17,14 +17,13 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from pspike_deploy.errors import ERROR_CODES
-from pspike_deploy.report.pages import with_block
+from pspike_deploy.report.pages import Block
 from pspike_deploy.report.tables import export_table
 
 COMMAND = "$ pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits"
 
-#: Between these lines of the README stands what the demo printed.
-DEMO_BEGIN: Final = "<!-- demo: written by make docs -->"
-DEMO_END: Final = "<!-- end of demo -->"
+#: In the README: what the demo printed.
+DEMO: Final = Block("demo", "make docs")
 
 
 def errors_page() -> str:
@@ -67,10 +66,7 @@ def main(docs: Path, summary_file: Path) -> None:
     summary = json.loads(summary_file.read_text("utf-8"))
     (docs / "errors.md").write_text(errors_page(), encoding="utf-8")
     (docs / "demo.svg").write_text(demo_picture(summary), encoding="utf-8")
-    readme = docs.parent / "README.md"
-    block = f"```text\n{demo_text(summary)}\n```"
-    page = with_block(readme.read_text("utf-8"), DEMO_BEGIN, DEMO_END, block)
-    readme.write_text(page, encoding="utf-8")
+    DEMO.write(docs.parent / "README.md", f"```text\n{demo_text(summary)}\n```\n")
 
 
 if __name__ == "__main__":

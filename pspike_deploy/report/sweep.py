@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from pspike_deploy.report.pages import with_block
+from pspike_deploy.report.pages import Block
 
 Document = Mapping[str, Any]
 Cell = Mapping[str, Any]
@@ -26,9 +26,8 @@ Cell = Mapping[str, Any]
 #: Axes of the rows of the table; the others are those of its columns.
 ROW_AXES: Final = 2
 
-#: Between these lines of a page stand the tables of a sweep.
-BEGIN: Final = "<!-- sweep: written by make docs -->"
-END: Final = "<!-- end of sweep -->"
+#: In the guide: the tables of a sweep.
+BLOCK: Final = Block("sweep", "make docs")
 
 EFFECTS: Final = (
     "One option at a time, mean over the cells that have it. A loss is that against the float "
@@ -166,8 +165,7 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
 def main(folder: Path, page: Path) -> None:
     """Write the tables and the picture of a sweep into the documentation."""
     document = json.loads((folder / "sweep.json").read_text("utf-8"))
-    block = f"{markdown(document)}\n![accuracy in every cell]({PICTURE})"
-    page.write_text(with_block(page.read_text("utf-8"), BEGIN, END, block), "utf-8")
+    BLOCK.write(page, f"{markdown(document)}\n![accuracy in every cell]({PICTURE})\n")
     (page.parent / PICTURE).write_bytes((folder / PICTURE).read_bytes())
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pspike_deploy.models.card_page import deployed_columns, deployed_rows
+
 
 def export_table(summary: Mapping[str, Any]) -> Table:
     """The short table at the end of an export."""
@@ -127,3 +129,14 @@ def plain_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console = Console(stderr=stderr, highlight=False, width=160)
     return console
+
+
+def deployed_table(deployed: Mapping[str, Any]) -> Table:
+    """The networks of a card: accuracies, losses and overflows."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("network", style="bold", no_wrap=True)
+    for head in deployed_columns(deployed):
+        table.add_column(head, justify="right")
+    for cells in deployed_rows(deployed):
+        table.add_row(*cells)
+    return table
