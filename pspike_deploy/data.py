@@ -60,7 +60,11 @@ def known_data(name: str, split: str, copy: Path | None = None) -> ExportData:
     """
     from pspike_deploy.models.datasets import load_dataset
 
-    dataset = load_dataset(name, copy)
+    return evaluation_data(load_dataset(name, copy), split)
+
+
+def evaluation_data(dataset: Dataset, split: str = "") -> ExportData:
+    """The test samples of a data set, calibrated on its training samples."""
     return ExportData(
         name=f"{dataset.name}, test split ({split or dataset.split})",
         x=_features(dataset.test_x, dataset).astype(np.float64),
