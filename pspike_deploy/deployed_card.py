@@ -31,7 +31,7 @@ from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.numerics.threads import one_thread
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import quantize
-from pspike_deploy.recording import Recording, added_overflows
+from pspike_deploy.recording import OverflowCounts, Recording, added_overflows
 from pspike_deploy.simulators import fixed_point
 
 #: Weight widths of the integer networks that are made without training.
@@ -112,7 +112,11 @@ def write_card(
     expected = runs.accuracies(float_runs)
     lines = [{"name": "float", "options": None, "error": None, **runs.figures(float_runs)}]
     for network in networks:
-        line = {"name": network.name, "options": network.config.to_dict(), "error": None}
+        line: dict[str, Any] = {
+            "name": network.name,
+            "options": network.config.to_dict(),
+            "error": None,
+        }
         try:
             found = [runs.of_graph(network.graph, draw, advance) for draw in range(draws)]
         except PspikeError as error:
@@ -279,7 +283,8 @@ class _Runs:
 
         def run() -> Recording:
             lengths = self._data.lengths
-            counts, outputs, overflows = dict.fromkeys(graph.spiking, 0), [], {}
+            counts, outputs = dict.fromkeys(graph.spiking, 0), []
+            overflows: OverflowCounts = {}
             for start in range(0, len(self._data.x), _PART):
                 samples = np.arange(start, min(start + _PART, len(self._data.x)))
                 found = fixed_point.run(
