@@ -19,8 +19,9 @@ from pspike_deploy.graph.nodes import Input, Output
 
 Value = TypeVar("Value")
 
-#: Bytes that the widest node's values of one chunk may take.
-CHUNK_BYTES = 64 * 2**20
+#: Bytes that the widest node's values of one chunk may take: few enough for a processor's caches
+#: and for memory that is used again rather than asked for anew.
+CHUNK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,11 @@ def run_layerwise(
     return LayerwiseResult(recorded, alive[graph.output_name])
 
 
-def chunks(graph: Graph, samples: int, steps: int, itemsize: int = 8) -> Iterator[slice]:
-    """Slices of the batch that keep the widest node within :data:`CHUNK_BYTES`."""
+def chunks(graph: Graph, samples: int, steps: int, budget: int | None = None) -> Iterator[slice]:
+    """Slices of the batch that keep the widest node's float64 values within ``budget`` bytes
+    (default: :data:`CHUNK_BYTES`)."""
     widest = max(int(np.prod(node.output_shape)) for node in graph.nodes.values())
-    size = max(1, CHUNK_BYTES // max(1, steps * widest * itemsize))
+    size = max(1, (budget or CHUNK_BYTES) // max(1, steps * widest * 8))
     for start in range(0, samples, size):
         yield slice(start, min(samples, start + size))
 

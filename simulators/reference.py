@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,9 @@ from pspike_deploy.simulators import layerwise
 Device = Literal["auto", "cpu", "cuda"]
 
 Inputs = Sequence[torch.Tensor]
+
+#: Bytes that the widest node's values of one chunk may take on a GPU, which wants much at once.
+GPU_CHUNK_BYTES: Final = 256 * 2**20
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -141,7 +144,8 @@ def run(
     parts: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
     peaks: dict[str, float] = {}
     with torch.inference_mode():
-        for part in layerwise.chunks(graph, len(data), data.shape[1]):
+        budget = GPU_CHUNK_BYTES if target.type == "cuda" else None
+        for part in layerwise.chunks(graph, len(data), data.shape[1], budget):
             state = Run(noise, indices[part], draw, target, _DTYPES[dtype])
             forced = {name: state.tensor(v[part]) for name, v in (replay or {}).items()}
             result = layerwise.run_layerwise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from pspike_deploy import cli
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.file import read_graph, read_provenance
+from pspike_deploy.graph.nodes import Linear
 from pspike_deploy.models.checkpoint import load_checkpoint
 from pspike_deploy.models.config import PSpikeSSMConfig
 from pspike_deploy.models.datasets import load_dataset
@@ -20,7 +22,12 @@ from pspike_deploy.models.p_spikessm import PSpikeSSM
 from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
-from pspike_deploy.quantize.finetune import FinetuneProgress, FinetuneSettings, finetune
+from pspike_deploy.quantize.finetune import (
+    FinetuneProgress,
+    FinetuneSettings,
+    finetune,
+    rounded_start,
+)
 from pspike_deploy.quantize.quantize import choose_formats, fold, quantize
 from pspike_deploy.quantize.straight_through import TrainableGraph
 from pspike_deploy.simulators import fixed_point, interpreter
@@ -122,6 +129,22 @@ def test_fine_tuning_repairs_weights_of_three_bits() -> None:
         return float((outputs.argmax(axis=1) == digits.test_y).mean())
 
     assert accuracy(tuned) > accuracy(graph) + 0.02
+
+
+@pytest.mark.parametrize("bits", [4, 2])
+def test_fine_tuning_begins_where_adaptive_rounding_ends(bits: int) -> None:
+    graph, calibration = fold(to_graph(network())), data()
+    adaptive = QuantConfig(weight_bits=bits, weight_rounding="adaptive")
+    nearest = replace(adaptive, weight_rounding="nearest")
+    expected = quantize(graph, calibration, adaptive)
+    start = quantize(rounded_start(graph, calibration, adaptive), calibration, nearest)
+    for name, node in expected.nodes.items():
+        if isinstance(node, Linear):  # where all bits are in use, nothing is rounded again
+            full = np.abs(node.weight).max(axis=1) == 2 ** (bits - 1) - 1
+            assert np.array_equal(start.nodes[name].weight[full], node.weight[full]), name
+            assert full.mean() > 0.5
+    outputs = [fixed_point.run(g, calibration, noise=NOISE).outputs for g in (expected, start)]
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=0.02, atol=0.02)
 
 
 def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(tmp_path: Path) -> None:

@@ -20,12 +20,14 @@ import torch.nn.functional as F  # noqa: N812  # the field's usual name
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.nodes import Bernoulli, ChannelAffine, Linear
 from pspike_deploy.models.resumption import Resumption
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.order_choice import reduce_ssm_order
 from pspike_deploy.quantize.quantize import CALIBRATION_SEED, choose_formats, fold
 from pspike_deploy.quantize.straight_through import TrainableGraph
+from pspike_deploy.quantize.weights import input_moments, quantised_synapses
 
 #: Steps of the optimiser between two writes of the file to go on from.
 STEPS_BETWEEN_SAVES: Final = 50
@@ -108,8 +110,8 @@ def finetune(
         PspikeError: E-TARGET-UNSUPPORTED for nodes without gradients, E-DATA-*, E-USAGE,
             E-CHECKPOINT-FORMAT for a file of another training, and what ``quantize`` raises.
     """
-    config, settings = config or QuantConfig(), settings or FinetuneSettings()
-    config = replace(config, weight_rounding="nearest")  # what each step trains the weights for
+    asked, settings = config or QuantConfig(), settings or FinetuneSettings()
+    config = replace(asked, weight_rounding="nearest")  # what each step trains the weights for
     data, classes = np.asarray(x), np.asarray(labels, np.int64)
     if len(data) != len(classes) or len(data) == 0:
         raise PspikeError(
@@ -119,7 +121,7 @@ def finetune(
             fix="give one class per sample",
         )
     reduction = reduce_ssm_order(graph, calibration, config, seed=CALIBRATION_SEED)
-    folded = fold(reduction.graph)
+    folded = rounded_start(fold(reduction.graph), calibration, asked)
     choices = choose_formats(folded, calibration, config)[0]
     trainable = TrainableGraph(folded, config, choices)
     made_by = {
@@ -143,6 +145,28 @@ def finetune(
         if progress is not None:
             progress(training.progress())
     return trainable.deployed_graph()
+
+
+def rounded_start(graph: Graph, calibration: npt.ArrayLike, config: QuantConfig) -> Graph:
+    """A folded graph with the synaptic weights that quantisation without training gives.
+
+    Training then begins at what adaptive rounding reaches, offsets included; only neurons whose
+    largest integer leaves bits unused are rounded again. The graph is left as it is where
+    ``config`` rounds to the nearest integer anyway.
+    """
+    if config.used_weight_rounding == "nearest":
+        return graph
+    moments = input_moments(graph, calibration, CALIBRATION_SEED)
+    nodes = dict(graph.nodes)
+    for name, found in quantised_synapses(graph, config, moments).items():
+        if not isinstance(nodes[name], Linear):
+            continue
+        nodes[name] = Linear(found.real / found.input_unit)
+        for target in graph.targets(name):
+            node = nodes[target]
+            if isinstance(node, ChannelAffine | Bernoulli):
+                nodes[target] = replace(node, b=node.b + node.a * found.shift)
+    return replace(graph, nodes=nodes)
 
 
 class _Training:
