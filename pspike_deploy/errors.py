@@ -34,7 +34,7 @@ ERROR_CODES: Final[dict[str, tuple[int, str]]] = {
     "E-DATA-VALUES": (EXIT_BAD_INPUT, "the data hold NaN, infinite or otherwise unusable values"),
     "E-DATA-EMPTY": (EXIT_BAD_INPUT, "there are no data"),
     "E-DATA-LABELS": (EXIT_BAD_INPUT, "the labels do not fit the data or the network"),
-    "E-NOISE": (EXIT_BAD_INPUT, "injected noise is missing or has the wrong shape"),
+    "E-NOISE": (EXIT_BAD_INPUT, "the noise is missing, has the wrong shape or too few bits"),
     "E-RECIPE": (EXIT_BAD_INPUT, "no training recipe has this name"),
     "E-DEVICE": (EXIT_BAD_INPUT, "the requested compute device is not available"),
     "E-OUT-EXISTS": (EXIT_BAD_INPUT, "the output path exists already"),

@@ -22,24 +22,25 @@ def simulate_file(
     draw: int,
     seed: int,
     device: str,
+    noise: str = "philox",
     settings: Path | None = None,
     offline: bool = False,
 ) -> dict[str, Any]:
     """Run a graph file or checkpoint on data and write the recording; returns its facts.
 
+    ``noise``: generator, as :func:`~pspike_deploy.numerics.noise_text.noise_of` reads it;
     ``settings``: YAML or JSON file with what an official checkpoint does not hold; ``offline``: on
     buffered sequences.
     """
     from pspike_deploy.api import simulate
-    from pspike_deploy.numerics.noise import Noise
+    from pspike_deploy.numerics.noise_text import noise_of
     from pspike_deploy.sources import load_data, load_model
 
     refuse_existing(out, "recording", "choose another --out")
+    generator = noise_of(noise, seed)
     graph, facts = load_model(model, settings, offline=offline)
     x = load_data(data, None, graph, facts).x[:samples]
-    recording = simulate(
-        graph, x, backend=backend, noise=Noise.philox(seed), draw=draw, device=device
-    )
+    recording = simulate(graph, x, backend=backend, noise=generator, draw=draw, device=device)
     recording.save(out)
     return {"samples": len(x), "out": str(out), "run": dict(recording.run)}
 

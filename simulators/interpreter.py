@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -21,80 +20,14 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import Multiply, Node, Quantize
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import OVERFLOW_POLICIES
-from pspike_deploy.numerics.noise import UNIFORM_BITS, InjectedNoise, Noise, PhiloxNoise
+from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording, finer_probabilities, overflow_facts
 from pspike_deploy.simulators import interpreter_neurons as interpreter_neurons  # registers nodes
 from pspike_deploy.simulators import layerwise
-from pspike_deploy.simulators.interpreter_nodes import (
-    Machine,
-    Uniforms,
-    Unit,
-    Vector,
-    points_of,
-    start,
-)
-
-# --- noise: Philox4x64-10, Salmon et al., SC 2011 -----------------------------------------
-
-_WORD = 2**64 - 1
-_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
-_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)  # golden ratio, sqrt(3) - 1
-
-
-def philox4x64(counter: Sequence[int], key: Sequence[int]) -> Vector:
-    """Ten rounds of Philox on four counter words and two key words: four random 64-bit words."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        product_0, product_1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
-        c0, c1, c2, c3 = (
-            (product_1 >> 64) ^ c1 ^ k0,
-            product_1 & _WORD,
-            (product_0 >> 64) ^ c3 ^ k1,
-            product_0 & _WORD,
-        )
-        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return [c0, c1, c2, c3]
-
-
-@singledispatch
-def uniforms_of(noise: Noise, draw: int, bits: int) -> Uniforms:
-    """Noise integers 0 … 2**bits - 1 by (site, sample, step, neurons)."""
-    raise PspikeError(
-        "E-NOISE",
-        f"the interpreter does not know {type(noise).__name__}",
-        fix="use Noise.philox(seed) or Noise.injected(arrays)",
-    )
-
-
-@uniforms_of.register
-def _(noise: PhiloxNoise, draw: int, bits: int) -> Uniforms:
-    def draw_integers(site: int, sample: int, step: int, neurons: int) -> Vector:
-        words: Vector = []
-        for block in range((neurons + 3) // 4):
-            words += philox4x64((1 + block, step, sample, draw), (noise.seed, site))
-        return [word >> (64 - bits) for word in words[:neurons]]
-
-    return draw_integers
-
-
-@uniforms_of.register
-def _(noise: InjectedNoise, draw: int, bits: int) -> Uniforms:
-    def draw_integers(site: int, sample: int, step: int, neurons: int) -> Vector:
-        stored = noise.uniforms.get(site)
-        shape = (0, 0, 0) if stored is None else stored.shape
-        if stored is None or draw or sample >= shape[0] or step >= shape[1] or neurons > shape[2]:
-            raise PspikeError(
-                "E-NOISE",
-                f"the injected noise does not cover site {site}",
-                why=f"sample {sample}, step {step}, {neurons} neurons, draw {draw} asked of an "
-                f"array of shape {shape}, one draw",
-                fix="inject an array for every site, as large as the run",
-            )
-        return [math.floor(u * 2**bits) for u in stored[sample, step, :neurons].tolist()]
-
-    return draw_integers
-
+from pspike_deploy.simulators.interpreter_nodes import Machine, Unit, Vector, points_of, start
+from pspike_deploy.simulators.interpreter_noise import philox4x64 as philox4x64
+from pspike_deploy.simulators.interpreter_noise import uniforms_of as uniforms_of
+from pspike_deploy.simulators.interpreter_noise import words_of
 
 # --- a run ---------------------------------------------------------------------------------
 
@@ -130,7 +63,9 @@ def run(
     indices = [int(i) for i in layerwise.sample_indices(samples, len(data))]
     semantics = graph.semantics
     bits = semantics.noise_bits
-    machine = Machine(semantics.overflow, bits, uniforms_of(noise, draw, UNIFORM_BITS))
+    roundings = {name: semantics.quantization[name].rounding for name in graph.sites}
+    words = words_of(noise, draw, bits, stochastic="stochastic" in roundings.values())
+    machine = Machine(semantics.overflow, bits, words)
     traces = [
         _run_sample(graph, rows, sample, machine)
         for rows, sample in zip(data.tolist(), indices, strict=True)
@@ -146,7 +81,7 @@ def run(
         "order": list(layerwise.recordable(graph)),
         "latency": dict.fromkeys(layerwise.recordable(graph), 0),
         **overflow_facts(machine.overflows),
-        **finer_probabilities({n: semantics.quantization[n].rounding for n in graph.sites}),
+        **finer_probabilities(roundings),
     }
     return _recording(graph, traces, indices, header)
 

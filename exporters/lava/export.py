@@ -26,6 +26,7 @@ from pspike_deploy.exporters.lava.manifest import (
     manifest,
     noise_files,
     recurrent_synapses,
+    require_portable,
 )
 from pspike_deploy.exporters.lava.programs import operation_files, parameters
 from pspike_deploy.exporters.lava.readme import readme
@@ -140,6 +141,7 @@ def export_lava(
         PspikeError: E-TARGET-UNSUPPORTED (naming every node that Lava cannot run), E-USAGE,
             E-DATA-*, E-NOISE, E-OVERFLOW (of the input), E-OUT-*.
     """
+    require_portable(noise)
     indices, integers, input_overflows = inputs.quantised(graph, x, samples)
     partition = partition_for(graph, {graph.targets(graph.input_name)[0]: integers})
     plain = manifest(

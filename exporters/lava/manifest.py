@@ -8,12 +8,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.dense import DenseSynapses, to_dense
 from pspike_deploy.exporters.lava.groups import GRADED_PORTS, Arrival, Group, Partition
 from pspike_deploy.exporters.lava.programs import program
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import Bernoulli, Linear, TwoStateNeuron
-from pspike_deploy.numerics.noise import InjectedNoise, Noise
+from pspike_deploy.numerics.noise import InjectedNoise, Noise, PhiloxNoise
 
 FORMAT: Final = "pspike-lava-bundle"
 VERSION: Final = 1
@@ -78,6 +79,21 @@ def manifest(
         },
         "versions": {"pspike-deploy": version("pspike-deploy"), "lava-nc": LAVA_VERSION},
     }
+
+
+def require_portable(noise: Noise) -> None:
+    """Refuse noise that the runtime of a bundle does not make.
+
+    Raises:
+        PspikeError: E-NOISE.
+    """
+    if not isinstance(noise, PhiloxNoise | InjectedNoise):
+        raise PspikeError(
+            "E-NOISE",
+            f"a Lava bundle cannot take the noise {noise.describe()['kind']!r}",
+            why="its runtime draws Philox noise, or reads injected noise from files",
+            fix="use philox, or run the backends fixed-point, interpreter or reference",
+        )
 
 
 def noise_files(graph: Graph, noise: Noise) -> dict[str, str]:

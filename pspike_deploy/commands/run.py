@@ -36,6 +36,13 @@ def simulate(
     draw: Annotated[int, typer.Option(help="number of the repetition", min=0)] = 0,
     device: Device = "auto",
     seed: Seed = 0,
+    noise: Annotated[
+        str,
+        typer.Option(
+            help="philox, or a poor generator as on a chip: lfsr:width=16,taps=0xB400,shifts=1,"
+            "sharing=core or lcg:byte=low"
+        ),
+    ] = "philox",
     as_json: AsJson = False,
 ) -> None:
     """Run a graph on data and write a recording."""
@@ -50,6 +57,7 @@ def simulate(
             samples=samples,
             draw=draw,
             seed=seed,
+            noise=noise,
             device=device,
             settings=settings,
             offline=offline,

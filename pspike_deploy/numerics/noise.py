@@ -7,7 +7,8 @@ size, the order of evaluation, the device or the thread count. One raw word give
 * float reference: ``u = (raw >> 11) * 2**-53``, float64 in [0, 1);
 * integer backends: ``U = raw >> (64 - bits)``, an integer in 0 … 2**bits - 1;
 
-hence ``U == floor(u * 2**bits)`` exactly. ``docs/semantics.md`` states the keying.
+hence ``U == floor(u * 2**bits)`` exactly. ``docs/semantics.md`` states the keying. Noise of the
+kind that chips make is in :mod:`pspike_deploy.numerics.generators`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
+
+if TYPE_CHECKING:
+    from pspike_deploy.numerics.generators import LcgNoise, LfsrNoise
 
 #: Bits of a float uniform, and of a noise integer before a compare takes its first ones.
 UNIFORM_BITS: Final = 53
@@ -35,7 +39,7 @@ MAXIMUM_NOISE_BITS = 22
 
 
 class Noise:
-    """Source of uniform numbers; make one with :meth:`philox` or :meth:`injected`."""
+    """Source of uniform numbers; make one with a static method, for instance :meth:`philox`."""
 
     @staticmethod
     def philox(seed: int = 0) -> PhiloxNoise:
@@ -49,6 +53,58 @@ class Noise:
         Row ``i`` belongs to sample index ``i`` of the data set; there is one draw only.
         """
         return InjectedNoise({site: np.asarray(u, np.float64) for site, u in uniforms.items()})
+
+    @staticmethod
+    def lfsr(
+        width: int = 16,
+        taps: int = 0xB400,
+        shifts: int = 1,
+        sharing: str = "neuron",
+        seed: int = 0,
+        *,
+        core_neurons: int = 64,
+        uniform_bits: int | None = None,
+    ) -> LfsrNoise:
+        """Noise of Galois shift registers, see :class:`~.generators.LfsrNoise`.
+
+        Raises:
+            PspikeError: E-USAGE for values that are not allowed.
+        """
+        from pspike_deploy.numerics.generators import LfsrNoise
+
+        return LfsrNoise(
+            width=width,
+            taps=taps,
+            shifts=shifts,
+            sharing=sharing,
+            seed=seed,
+            core_neurons=core_neurons,
+            uniform_bits=uniform_bits,
+        )
+
+    @staticmethod
+    def lcg(
+        byte: str = "high",
+        sharing: str = "neuron",
+        seed: int = 0,
+        *,
+        core_neurons: int = 64,
+        uniform_bits: int | None = None,
+    ) -> LcgNoise:
+        """Noise of linear congruences modulo 2**32, see :class:`~.generators.LcgNoise`.
+
+        Raises:
+            PspikeError: E-USAGE for values that are not allowed.
+        """
+        from pspike_deploy.numerics.generators import LcgNoise
+
+        return LcgNoise(
+            byte=byte,
+            sharing=sharing,
+            seed=seed,
+            core_neurons=core_neurons,
+            uniform_bits=uniform_bits,
+        )
 
     def uniform(
         self, site: int, samples: Samples, steps: int, neurons: int, draw: int = 0
@@ -67,7 +123,7 @@ class Noise:
         raise NotImplementedError
 
 
-def _word(what: str, value: SupportsIndex) -> int:
+def word_of(what: str, value: SupportsIndex) -> int:
     """A seed or draw as one unsigned 64-bit word.
 
     Raises:
@@ -93,7 +149,7 @@ class PhiloxNoise(Noise):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", _word("seed", self.seed))
+        object.__setattr__(self, "seed", word_of("seed", self.seed))
 
     def words(
         self, site: int, samples: Samples, steps: int, neurons: int, draw: int = 0, bits: int = 64
@@ -101,7 +157,7 @@ class PhiloxNoise(Noise):
         """The first ``bits`` of 64 random bits, uint64, shape (len(samples), steps, neurons)."""
         from pspike_deploy.numerics.philox import philox_words
 
-        draw = _word("draw", draw)
+        draw = word_of("draw", draw)
         indices = np.asarray(samples, np.int64)
         return philox_words(self.seed, site, indices, steps, neurons, draw, bits=bits)
 
@@ -150,7 +206,7 @@ class InjectedNoise(Noise):
         Raises:
             PspikeError: E-NOISE where the arrays do not hold what is asked for.
         """
-        draw = _word("draw", draw)
+        draw = word_of("draw", draw)
         indices = np.asarray(samples, np.int64)
         stored = self.uniforms.get(site)
         needed = (int(indices.max(initial=-1)) + 1, steps, neurons)

@@ -37,10 +37,12 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import Format
+from pspike_deploy.numerics.generators import GeneratorNoise, described
 from pspike_deploy.numerics.noise import UNIFORM_BITS, Noise
 from pspike_deploy.recording import Recording
-from pspike_deploy.simulators.interpreter import input_points, run_node, uniforms_of
+from pspike_deploy.simulators.interpreter import input_points, run_node
 from pspike_deploy.simulators.interpreter_nodes import Machine, Unit, half_up
+from pspike_deploy.simulators.interpreter_noise import words_of
 from pspike_deploy.verify.divergence import OUTPUTS, Divergence
 
 _FORMAT = "pspike-replay"
@@ -297,16 +299,23 @@ def _returned(graph: Graph, a: Recording, name: str, neuron: int, row: int, step
 
 def _uniforms(graph: Graph, a: Recording, node: Node, at: Divergence, noise: Noise | None) -> Array:
     """Noise integers (53 bits) of one neuron, (draw,): one per step, or of a random start."""
-    described = a.run.get("noise", {})
-    if noise is None and described.get("kind") == "philox4x64-10":
-        noise = Noise.philox(described["seed"])
+    facts = a.run.get("noise", {})
+    if noise is None and facts.get("kind") == "philox4x64-10":
+        noise = Noise.philox(facts["seed"])
+    if noise is None:
+        noise = described(facts)
     if noise is None:
         raise _not_replayable("the noise of the run was injected", "no noise was given")
-    draw = uniforms_of(noise, int(a.run.get("draw", 0)), UNIFORM_BITS)
-    site = node.noise_site
+    by_chance = graph.semantics.quantization[at.node].rounding == "stochastic"
+    words = words_of(
+        noise,
+        int(a.run.get("draw", 0)),
+        graph.semantics.noise_bits,
+        stochastic=by_chance or not isinstance(noise, GeneratorNoise),
+    )
+    site, (width,) = node.noise_site, node.output_shape
     assert site is not None
-    count = node.draws(at.step + 1)
-    drawn = [draw(site, at.sample, t, at.neuron + 1)[-1] for t in range(count)]
+    drawn = [words(site, at.sample, t, width)[at.neuron] for t in range(node.draws(at.step + 1))]
     return np.array(drawn, np.int64)
 
 

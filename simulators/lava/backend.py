@@ -17,6 +17,7 @@ from pspike_deploy.archives import read_arrays
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
 from pspike_deploy.exporters.lava.files import sha256_of
+from pspike_deploy.exporters.lava.manifest import require_portable
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording, finer_probabilities
@@ -144,6 +145,7 @@ def _check_usage(
                 why=f"{'x' if x is None else 'noise'} was not given",
                 fix="give x (sample, step, feature) and noise, for instance Noise.philox(0)",
             )
+        require_portable(noise)
     elif x is not None or noise is not None or samples is not None or draw != 0:
         raise PspikeError(
             "E-USAGE",
