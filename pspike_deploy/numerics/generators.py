@@ -176,7 +176,7 @@ class LfsrNoise(GeneratorNoise):
     @property
     def period(self) -> int:
         """Draws after which a stream repeats: ``(2**width - 1) / gcd(shifts, 2**width - 1)``."""
-        whole = 2**self.width - 1
+        whole: int = 2**self.width - 1
         return whole // math.gcd(self.shifts, whole)
 
     def period_in_steps(self, neurons: int) -> int:
@@ -186,10 +186,10 @@ class LfsrNoise(GeneratorNoise):
     @property
     def echo(self) -> int | None:
         """Draws after which the stream comes back moved by one place; None where it never does."""
-        whole = 2**self.width - 1
+        whole: int = 2**self.width - 1
         if self.period < whole:
             return None
-        lag = pow(self.shifts, -1, whole)
+        lag: int = pow(self.shifts, -1, whole)
         return min(lag, whole - lag)
 
     def _fill(
@@ -259,7 +259,7 @@ class LcgNoise(GeneratorNoise):
 
     def period(self, bits: int) -> int:
         """Draws of so many bits after which a stream repeats."""
-        return 2 ** (bits if self.byte == "low" else LCG_BITS)
+        return 1 << (bits if self.byte == "low" else LCG_BITS)
 
     def _fill(
         self, numbers: IntArray, hashes: npt.NDArray[np.uint64], group: int, bits: int
