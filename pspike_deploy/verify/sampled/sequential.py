@@ -16,6 +16,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.verify.sampled.acceptance import (
     Acceptance,
     AverageShift,
+    BoolArray,
     Coupled,
     Interval,
     UniformShift,
@@ -182,9 +183,9 @@ class SequentialTest:
         inside = outside = np.zeros((count, neurons), bool)
         if self._acceptance is not None:
             inside, outside = self._acceptance.advance(steps)
-        found = np.asarray(np.maximum.accumulate(total) >= self._level) | self._detected
+        found = (np.maximum.accumulate(total) >= self._level) | self._detected
         rejects = outside.any(axis=1) | (found & self._stops)
-        accepts = inside.all(axis=1)
+        accepts: BoolArray = np.logical_and.reduce(inside, axis=1)
         ends = np.flatnonzero(rejects | accepts)
         at = int(ends[0]) if ends.size else count - 1
         self._detected, self._log_e = bool(found[at]), log_e[at]
