@@ -13,7 +13,6 @@ import numpy.typing as npt
 from pspike_deploy.verify.sampled import laws
 from pspike_deploy.verify.sampled.draws import Effect, Family, FloatArray, SiteDraws
 from pspike_deploy.verify.sampled.intervals import (
-    FOUND,
     POOLED_CORRELATION_MARGIN,
     SINGLE_CORRELATION_MARGIN,
     correlations,
@@ -88,7 +87,7 @@ def sites(
         where=where,
         node=found.nodes[1],
         neurons=neurons,
-        effects=tuple(_effects(looked_at, places[at] if p_value < FOUND else None, weights)),
+        effects=tuple(_effects(looked_at, places[at] if p_value < laws.FOUND else None, weights)),
     )
 
 

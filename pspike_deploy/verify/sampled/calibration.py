@@ -8,26 +8,26 @@ looks for draws that cannot happen. T2e, the alignment in time, is in ``alignmen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from pspike_deploy.verify.probabilities import RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE
 from pspike_deploy.verify.sampled import laws
 from pspike_deploy.verify.sampled.alignment import alignment, lag_profile
 from pspike_deploy.verify.sampled.draws import Effect, Event, Family, FloatArray, SiteDraws
 from pspike_deploy.verify.sampled.intervals import (
-    FOUND,
     RELIABILITY_MARGIN,
     SINGLE_SLOPE_INFORMATION,
     SLOPE_MARGIN,
     effect,
     ratios,
     resampled,
+    simultaneous_means,
 )
+from pspike_deploy.verify.sampled.recalibration import centred_logits, informed, recalibrated
 
 __all__ = [
     "alignment",
@@ -44,13 +44,6 @@ BINS: Final = 10
 #: Steps with the largest predicted load, as shares of all steps.
 LOADS: Final = (0.1, 0.02, 0.005)
 
-#: Newton's method of the recalibration: steps, largest step, when to stop, bounds.
-_NEWTON_STEPS: Final = 30
-_LARGEST_STEP: Final = 2.0
-_TOLERANCE: Final = 1e-6
-_LARGEST_INTERCEPT: Final = 30.0
-_LARGEST_SLOPE: Final = 10.0
-
 
 def intercept(site: SiteDraws, generator: np.random.Generator | None = None) -> Family:
     """T2a: number of spikes per neuron, z_i = sum(x - q) / sqrt(sum v).
@@ -63,8 +56,9 @@ def intercept(site: SiteDraws, generator: np.random.Generator | None = None) -> 
         generator: of the resampled trials of the intervals; None: a fixed one.
 
     Returns:
-        The family, with the shift of each neuron's rate, in spikes per step, against the rate
-        margin.
+        The family. Where something was found, with the shifts of rates, in spikes per step, of the
+        neurons that lie outside the rate margin, else of the most conspicuous one; their intervals
+        hold for all neurons at once. (Rates are judged by T6, with or without a finding.)
     """
     e, v = site.residuals, site.variances
     sums, variance = e.sum(axis=(0, 1)), v.sum(axis=(0, 1))
@@ -90,7 +84,7 @@ def intercept(site: SiteDraws, generator: np.random.Generator | None = None) -> 
         where=where if single else f"all neurons of {site.node} together; most: {where}",
         node=site.node,
         neurons=(at,) if single else (),
-        effects=_rate_effects(site, e, _generator(generator)),
+        effects=_rate_effects(site, e, at, _generator(generator)) if p_value < laws.FOUND else (),
         details={"p_values": p_values.tolist(), "z": z.tolist()},
     )
 
@@ -108,18 +102,19 @@ def slope(site: SiteDraws, generator: np.random.Generator | None = None) -> Fami
 
     Returns:
         The family, with the calibration slopes 1 + sum(w e) / sum(w**2 v): pooled, and of each
-        neuron whose sum of w**2 v is 4000 at least.
+        neuron whose sum of w**2 v is 4000 at least (of the deciding one, too, where something was
+        found).
     """
     v = site.variances
-    w = _centred_logits(site.q, v)
+    w = centred_logits(site.q, v)
     information = w**2 * v
     scores, info = (w * site.residuals).sum(axis=1), information.sum(axis=1)
     third = (w * information * (1 - 2 * site.q)).sum(axis=(0, 1))
     variance = info.sum(axis=0)
-    informed = _informed(v, variance)
-    z = np.where(informed, laws.standardised(scores.sum(axis=0), variance), 0.0)
-    p_values = np.where(informed, laws.two_sided(z, laws.skewness(third, variance)), 1.0)
-    p_value, single = laws.smallest_or_sum(p_values[informed], z[informed])
+    known = informed(v, variance)
+    z = np.where(known, laws.standardised(scores.sum(axis=0), variance), 0.0)
+    p_values = np.where(known, laws.two_sided(z, laws.skewness(third, variance)), 1.0)
+    p_value, single = laws.smallest_or_sum(p_values[known], z[known])
     at = laws.strongest(p_values, z)
     slopes = 1 + laws.standardised(scores.sum(axis=0), variance) / np.sqrt(np.maximum(variance, 1))
     where = f"neuron {at} of {site.node} follows its probabilities with slope {slopes[at]:.3f}"
@@ -129,10 +124,12 @@ def slope(site: SiteDraws, generator: np.random.Generator | None = None) -> Fami
         "T2b",
         p_value,
         float(z[at] if single else np.sum(z**2)),
-        where=where if informed.any() else "",
+        where=where if known.any() else "",
         node=site.node,
-        neurons=(at,) if single and informed.any() else (),
-        effects=_slope_effects(site, scores, info, _generator(generator)),
+        neurons=(at,) if single and known.any() else (),
+        effects=_slope_effects(
+            site, scores, info, at if p_value < laws.FOUND else None, _generator(generator)
+        ),
         details={"p_values": p_values.tolist(), "z": z.tolist()},
     )
 
@@ -165,15 +162,10 @@ def reliability(site: SiteDraws, generator: np.random.Generator | None = None) -
     at = laws.strongest(p_values, z)
     weights = resampled(site.trials, _generator(generator))
     found = ratios(weights, sets.observed, sets.expected)
-    listed = {*range(BINS + 1), *((at,) if p_value < FOUND else ())}
+    name = "observed over expected spikes"
+    listed = {*range(BINS + 1), *((at,) if p_value < laws.FOUND else ())}
     effects = tuple(
-        effect(
-            f"observed over expected spikes, {sets.names[k]}",
-            found,
-            k,
-            RELIABILITY_MARGIN,
-            site.node,
-        )
+        effect(f"{name}, {sets.names[k]}", found, k, RELIABILITY_MARGIN, site.node)
         for k in sorted(listed)
         if variance[k] > 0
     )
@@ -198,37 +190,6 @@ def impossible_events(site: SiteDraws) -> tuple[Event, ...]:
     return tuple(events)
 
 
-def recalibrated(site: SiteDraws) -> SiteDraws:
-    """The same spikes with probabilities that fit them: for T3 where T2a or T2b rejects.
-
-    Logistic regression of x on logit q with an intercept and a slope per neuron, by Newton's
-    method; the slope stays 1 where q varies too little to tell. Probabilities 0 and 1 stay.
-    """
-    v = site.variances
-    inside = (site.q > 0) & (site.q < 1)
-    w = _centred_logits(site.q, v)
-    centre = np.where(inside, special.logit(np.where(inside, site.q, 0.5)) - w, 0.0)
-    fitted_slope = _informed(v, (w**2 * v).sum(axis=(0, 1)))
-    shift, gain = np.zeros(site.q.shape[2]), np.ones(site.q.shape[2])
-    for _ in range(_NEWTON_STEPS):
-        q = special.expit(centre + shift + gain * w)
-        v = np.where(inside, q * (1 - q), 0.0)
-        e = np.where(inside, site.x - q, 0.0)
-        a, b, c = (part.sum(axis=(0, 1)) for part in (v, v * w, v * w**2))
-        r, s = e.sum(axis=(0, 1)), (e * w).sum(axis=(0, 1))
-        alone = ~fitted_slope | (a * c - b**2 <= 1e-9 * a * c)
-        b, c, s = np.where(alone, 0.0, b), np.where(alone, 1.0, c), np.where(alone, 0.0, s)
-        determinant = np.maximum(a * c - b**2, np.finfo(float).tiny)
-        step = np.array([(c * r - b * s) / determinant, (a * s - b * r) / determinant])
-        step = np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
-        shift = np.clip(shift + step[0], -_LARGEST_INTERCEPT, _LARGEST_INTERCEPT)
-        gain = np.clip(gain + step[1], -_LARGEST_SLOPE, _LARGEST_SLOPE)
-        if np.abs(step).max() < _TOLERANCE:
-            break
-    q = special.expit(centre + shift + gain * w)
-    return replace(site, q=np.where(inside, q, site.q))
-
-
 @dataclass(frozen=True, eq=False)
 class _Sets:
     """Sums over the sets of T2c, ``(trial, set)`` each: bins of q, then loads."""
@@ -244,7 +205,8 @@ class _Sets:
     def member(self, k: int) -> npt.NDArray[np.bool_]:
         """Draws of set k, ``(trial, step, neuron)``."""
         if k < BINS:
-            return self.bin_of == k
+            members: npt.NDArray[np.bool_] = self.bin_of == k
+            return members
         return np.broadcast_to(self.loaded[k - BINS][:, :, None], self.bin_of.shape)
 
 
@@ -273,41 +235,32 @@ def _generator(generator: np.random.Generator | None) -> np.random.Generator:
     return np.random.default_rng(0) if generator is None else generator
 
 
-def _centred_logits(q: FloatArray, v: FloatArray) -> FloatArray:
-    """w of T2b, ``(trial, step, neuron)``; 0 where q is 0 or 1."""
-    inside = v > 0
-    logits = np.where(inside, special.logit(np.where(inside, q, 0.5)), 0.0)
-    total = v.sum(axis=(0, 1))
-    mean = np.divide(
-        (v * logits).sum(axis=(0, 1)), total, out=np.zeros_like(total), where=total > 0
-    )
-    return np.where(inside, logits - mean, 0.0)
-
-
-def _informed(v: FloatArray, information: FloatArray) -> npt.NDArray[np.bool_]:
-    """Neurons with spikes and changes of q enough for a slope."""
-    fewest = np.minimum(v.sum(axis=(0, 1)), information)
-    return np.asarray(fewest >= laws.MINIMAL_VARIANCE)
-
-
 def _rate_effects(
-    site: SiteDraws, e: FloatArray, generator: np.random.Generator
+    site: SiteDraws, e: FloatArray, at: int, generator: np.random.Generator
 ) -> tuple[Effect, ...]:
-    steps = np.full((site.trials, site.q.shape[2]), float(site.q.shape[1]))
-    shifts = ratios(resampled(site.trials, generator), e.sum(axis=1), steps)
+    """Of the neurons outside the margin, else of neuron ``at``; intervals hold for all at once."""
+    shifts = simultaneous_means(e.mean(axis=1), generator)
     rates = site.q.mean(axis=(0, 1))
-    margins = np.maximum(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * rates)
-    return tuple(
+    margins = np.maximum(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * rates).tolist()
+    effects = [
         effect("shift of the rate", shifts, i, (-margin, margin), site.node, (i,))
-        for i, margin in enumerate(margins.tolist())
-    )
+        for i, margin in enumerate(margins)
+    ]
+    return tuple(one for one in effects if one.outside) or (effects[at],)
 
 
 def _slope_effects(
-    site: SiteDraws, scores: FloatArray, info: FloatArray, generator: np.random.Generator
+    site: SiteDraws,
+    scores: FloatArray,
+    info: FloatArray,
+    deciding: int | None,
+    generator: np.random.Generator,
 ) -> tuple[Effect, ...]:
-    """Pooled slope and those of well-known neurons, from sums per trial ``(trial, neuron)``."""
-    single = np.flatnonzero(info.sum(axis=0) >= SINGLE_SLOPE_INFORMATION)
+    """Pooled slope, of well-known neurons and the deciding one, from sums ``(trial, neuron)``."""
+    judged = info.sum(axis=0) >= SINGLE_SLOPE_INFORMATION
+    if deciding is not None:
+        judged[deciding] = True
+    single = np.flatnonzero(judged)
     if info.sum() < laws.MINIMAL_VARIANCE:
         return ()
     columns = [np.stack([part.sum(axis=1), *part[:, single].T], axis=1) for part in (scores, info)]

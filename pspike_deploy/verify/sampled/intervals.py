@@ -14,9 +14,6 @@ RESAMPLES: Final = 1000
 _OUTSIDE: Final = 0.05
 #: Columns whose resamples are held at once.
 _COLUMNS: Final = 1024
-#: Size of a family's deciding place is given from this p-value on: the level of the whole
-#: verification. Where nothing was found, it would only be the largest of many chance effects.
-FOUND: Final = 0.01
 
 #: Largest correlation that is allowed: pooled, and of a single pair (or neuron and lag).
 POOLED_CORRELATION_MARGIN: Final = (-0.02, 0.02)
@@ -57,6 +54,22 @@ def correlations(
 def ratios(weights: FloatArray, numerators: FloatArray, denominators: FloatArray) -> Intervals:
     """Ratios of sums, ``(trial, column)`` each, with intervals over trials."""
     return _intervals(weights, (numerators, denominators))
+
+
+def simultaneous_means(values: FloatArray, generator: np.random.Generator) -> Intervals:
+    """Means over trials of ``(trial, column)``, with intervals that hold for all columns at once.
+
+    mean +- c se, with c the 95 % quantile of the largest abs(resampled mean - mean) / se.
+    """
+    trials = len(values)
+    means = values.mean(axis=0)
+    if trials < 2:
+        return means, np.full_like(means, -np.inf), np.full_like(means, np.inf)
+    errors = values.std(axis=0, ddof=1) / np.sqrt(trials)
+    deviations = np.abs(resampled(trials, generator) @ values / trials - means)
+    scaled = np.divide(deviations, errors, out=np.zeros_like(deviations), where=errors > 0)
+    half = float(np.quantile(scaled.max(axis=1), 1 - _OUTSIDE)) * errors
+    return means, means - half, means + half
 
 
 def percentiles(values: FloatArray) -> tuple[FloatArray, FloatArray]:

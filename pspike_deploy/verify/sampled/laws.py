@@ -28,6 +28,9 @@ _HALF_WINDOW: Final = 64
 _SMALLEST: Final = 1e-15
 #: Redraws at least as extreme as the observation after which a Monte-Carlo test may stop.
 ENOUGH_EXCEEDANCES: Final = 20
+#: From this p-value on, the level of the whole verification, a family names single places and gives
+#: their sizes. Where nothing was found, they would only be the largest of many chance effects.
+FOUND: Final = 0.01
 #: Draws that one chunk of trials holds at most.
 _CHUNK: Final = 1 << 22
 
@@ -35,13 +38,18 @@ _CHUNK: Final = 1 << 22
 def standardised(sums: npt.ArrayLike, variances: npt.ArrayLike) -> FloatArray:
     """Sums over their standard deviations; 0 where the variance is 0."""
     sums, variances = np.asarray(sums, np.float64), np.asarray(variances, np.float64)
-    return np.divide(sums, np.sqrt(variances), out=np.zeros_like(sums), where=variances > 0)
+    return _quotient(sums, np.sqrt(variances))
 
 
 def skewness(third_moments: npt.ArrayLike, variances: npt.ArrayLike) -> FloatArray:
     """Third central moment over variance**1.5; 0 where the variance is 0."""
     third, variances = np.asarray(third_moments, np.float64), np.asarray(variances, np.float64)
-    return np.divide(third, variances**1.5, out=np.zeros_like(third), where=variances > 0)
+    return _quotient(third, variances**1.5)
+
+
+def _quotient(above: FloatArray, below: FloatArray) -> FloatArray:
+    ratio: FloatArray = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    return ratio
 
 
 def two_sided(z: npt.ArrayLike, skew: npt.ArrayLike = 0.0) -> FloatArray:
@@ -97,16 +105,16 @@ def smallest_or_sum(p_values: FloatArray, z: FloatArray) -> tuple[float, bool]:
     """One p-value from many: the smallest one (few large effects) or the sum of squares (many).
 
     Returns:
-        2 min(N min p, upper chi-squared tail of the sum of z**2), at most 1, and whether the
-        smallest decided.
+        2 min(N min p, upper chi-squared tail of the sum of z**2), at most 1, and whether there is a
+        single place to name: the smallest decided, or would have been found alone.
     """
     smallest = bonferroni(p_values)
     total = float(special.chdtrc(len(z), float(np.sum(z**2)))) if len(z) else 1.0
-    return min(1.0, 2 * min(smallest, total)), smallest <= total
+    return min(1.0, 2 * min(smallest, total)), smallest <= max(total, FOUND)
 
 
 def strongest(p_values: FloatArray, z: FloatArray) -> int:
-    """Index of the smallest p-value; of the largest \\|z\\| where several underflow to 0."""
+    """Index of the smallest p-value; of the largest absolute z where several underflow to 0."""
     return int(np.lexsort((-np.abs(z), p_values))[0])
 
 

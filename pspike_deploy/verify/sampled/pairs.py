@@ -12,7 +12,6 @@ from scipy import special
 from pspike_deploy.verify.sampled import laws
 from pspike_deploy.verify.sampled.draws import Effect, Family, FloatArray, SiteDraws
 from pspike_deploy.verify.sampled.intervals import (
-    FOUND,
     POOLED_CORRELATION_MARGIN,
     SINGLE_CORRELATION_MARGIN,
     SINGLE_PAIR_INFORMATION,
@@ -35,7 +34,7 @@ def pairs(site: SiteDraws, generator: np.random.Generator, redraws: int = 1999) 
     """T3b: correlation of every two neurons in the same step.
 
     z_ij = sum(e_i e_j) / sqrt(sum(v_i v_j)). The statistic is the more surprising of the largest
-    \\|z\\| (few pairs) and the sum of z**2 (many), each measured by its limit law; its null law
+    absolute z (few pairs) and the sum of z**2 (many), each measured by its limit law; its null law
     comes from redraws x* ~ Bern(q), because the limit law is wrong for pairs of rare spikes.
 
     Args:
@@ -60,13 +59,14 @@ def pairs(site: SiteDraws, generator: np.random.Generator, redraws: int = 1999) 
     z = _pair_sums(e)[upper] * scale
 
     def redraw() -> float:
-        products = sum(_pair_sums(part) for part in laws.redrawn_residuals(q, generator))
+        parts = laws.redrawn_residuals(q, generator)
+        products = np.sum([_pair_sums(part) for part in parts], axis=0)
         return _surprise(products[upper] * scale, tested)
 
     p_value = laws.monte_carlo(_surprise(z, tested), redraw, redraws)
     at = int(np.abs(z).argmax())
     i, j = int(upper[0][at]), int(upper[1][at])
-    effects = _pair_effects(site, generator, information, at if p_value < FOUND else None)
+    effects = _pair_effects(site, generator, information, at if p_value < laws.FOUND else None)
     return Family(
         "T3b",
         p_value,
@@ -85,7 +85,7 @@ def _pair_sums(e: Single) -> Single:
 
 
 def _surprise(z: FloatArray, tested: int) -> float:
-    """-log of the smaller p-value of max \\|z\\| and of sum z**2, both as tails of N(0, 1).
+    """-log of the smaller p-value of max abs(z) and of sum z**2, both as tails of N(0, 1).
 
     The sum of squares is taken to N(0, 1) by the cube root (Wilson and Hilferty 1931), whose
     logarithm does not underflow.
@@ -203,7 +203,7 @@ def draw_order(site: SiteDraws, generator: np.random.Generator) -> Family:
     p_values = np.where(known, laws.two_sided(z, laws.skewness(sums.third, variance)), 1.0)
     p_value, best = laws.bonferroni(p_values[known]), laws.strongest(p_values, z)
     listed = {k for k, (_, d) in enumerate(places) if abs(d) == 1 and known[k]}
-    listed |= {best} if p_value < FOUND else set()
+    listed |= {best} if p_value < laws.FOUND else set()
     chosen = sorted(listed)
     intervals = correlations(
         resampled(site.trials, generator),

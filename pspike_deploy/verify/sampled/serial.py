@@ -13,7 +13,6 @@ from scipy import fft
 from pspike_deploy.verify.sampled import laws
 from pspike_deploy.verify.sampled.draws import Effect, Family, FloatArray, SiteDraws
 from pspike_deploy.verify.sampled.intervals import (
-    FOUND,
     POOLED_CORRELATION_MARGIN,
     SINGLE_CORRELATION_MARGIN,
     correlations,
@@ -49,8 +48,8 @@ def serial(
     """T3a: correlation of residuals with later ones, at every lag up to half of the steps.
 
     Pooled over neurons, z_l = sum(e_t e_{t+l}) / sqrt(sum(v_t v_{t+l})) by the limit law,
-    Bonferroni over lags; per neuron for lags 1 to 8, the largest \\|z\\| by Monte-Carlo redraws. All lags,
-    because a generator that looks white nearby may repeat itself far away.
+    Bonferroni over lags; per neuron for lags 1 to 8, the largest absolute z by Monte-Carlo redraws.
+    All lags, because a generator that looks white nearby may repeat itself far away.
 
     Args:
         site: draws of one node; recalibrated where T2a or T2b rejects.
@@ -145,7 +144,7 @@ def _lagged(
     p_value, at = laws.bonferroni(p_values[known]), laws.strongest(p_values, z)
     intervals = correlations(weights, products[:, known], first[:, known], second[:, known])
     numbers = np.flatnonzero(known)
-    listed = {furthest(intervals)} | ({int(np.sum(known[:at]))} if p_value < FOUND else set())
+    listed = {furthest(intervals)} | ({int(np.sum(known[:at]))} if p_value < laws.FOUND else set())
     effects = tuple(
         effect(
             f"serial correlation {name} {numbers[k] + 1}",
@@ -198,7 +197,7 @@ def _per_neuron(
         site.node,
         (neuron,),
     )
-    listed = (size,) if p_value < FOUND else ()
+    listed = (size,) if p_value < laws.FOUND else ()
     return _Part(p_value, float(z[lag, neuron]), where, (neuron,), listed)
 
 
