@@ -205,12 +205,16 @@ def lfsr_per_core_16(b: Bench) -> SiteDraws:
 def lcg_low_byte(b: Bench) -> SiteDraws:
     """One generator modulo 2**32 for the core (Numerical Recipes' constants), lowest byte."""
     trials, steps, neurons = b.q.shape
-    state = b.generator().integers(0, 2**32, trials).astype(np.uint64)
-    draws = np.empty((steps * neurons, trials), np.int64)
-    for k in range(len(draws)):
-        state = (np.uint64(1664525) * state + np.uint64(1013904223)) & np.uint64(2**32 - 1)
-        draws[k] = state & np.uint64(0xFF)
-    return b.site(draws.T.reshape(trials, steps, neurons) < b.levels)
+    seeds = b.generator().integers(0, 2**32, trials, dtype=np.uint32)
+    # Doubling: m draws on, the state is factor * state + constant, modulo 2**32.
+    factor, constant = np.uint32(1664525), np.uint32(1013904223)
+    states = (factor * seeds + constant)[:, None]
+    with np.errstate(over="ignore"):
+        while states.shape[1] < steps * neurons:
+            states = np.concatenate([states, factor * states + constant], axis=1)
+            factor, constant = factor * factor, factor * constant + constant
+    draws = (states[:, : steps * neurons] & np.uint32(0xFF)).astype(np.int64)
+    return b.site(draws.reshape(trials, steps, neurons) < b.levels)
 
 
 def one_uniform_per_step(b: Bench) -> SiteDraws:
