@@ -162,6 +162,21 @@ def test_probabilities_that_hardly_change_are_never_misaligned(slow: str) -> Non
         assert alignment(SiteDraws("layer", q, x.astype(np.uint8)), generator()) == ()
 
 
+def test_probabilities_that_follow_spikes_are_not_spikes_that_come_early() -> None:
+    """A spike raises the neuron's own next probability: the profile peaks at lag -1."""
+    random = generator()
+    q, x = np.empty((20, 128, 8)), np.zeros((20, 128, 8), np.uint8)
+    for t in range(128):
+        q[:, t] = 0.05 + (0.5 * x[:, t - 1] if t else 0)
+        x[:, t] = random.random((20, 8)) < q[:, t]
+    site = SiteDraws("layer", q, x)
+    assert int(np.argmax(lag_profile(site).sum(axis=0))) - 3 == -1
+    assert alignment(site, generator()) == ()
+    early = SiteDraws("layer", q[:, :-1], x[:, 1:])
+    (event,) = alignment(early, generator())
+    assert "before" in event.what
+
+
 # --- Laws ---------------------------------------------------------------------------------------
 
 

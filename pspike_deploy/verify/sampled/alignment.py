@@ -13,7 +13,7 @@ from pspike_deploy.verify.sampled.intervals import resampled
 LAGS: Final = (-3, -2, -1, 0, 1, 2, 3)
 #: Part of the resampled trials in which another lag must win.
 _AGREEMENT: Final = 0.99
-#: Standard deviations by which it must exceed what chance and slow probabilities explain.
+#: Standard deviations by which spikes must follow the probabilities of their own step too little.
 _BEYOND_CHANCE: Final = 5.0
 
 
@@ -31,9 +31,9 @@ def alignment(site: SiteDraws, generator: np.random.Generator) -> tuple[Event, .
     """T2e: an event where the lag profile peaks elsewhere than at lag 0.
 
     The peak must lie elsewhere in 99 % of 1000 resampled sets of trials. Because an event has no
-    level, it must not come from noise either: where q hardly changes within three steps the
-    profile is flat and any lag may win. So the winning lag's lead over lag 0 must also exceed what
-    q predicts by five standard deviations.
+    level, nothing else may cause it: where q hardly changes within three steps the profile is flat
+    and any lag may win, and with feedback q itself follows earlier spikes. So the spikes must also
+    follow the probabilities of their own step less than they say, by five standard deviations.
 
     Args:
         site: draws of one node.
@@ -46,7 +46,7 @@ def alignment(site: SiteDraws, generator: np.random.Generator) -> tuple[Event, .
     peaks = np.argmax(resampled(site.trials, generator) @ profile, axis=1)
     share = float(np.mean(peaks != zero))
     best = int(np.bincount(peaks[peaks != zero], minlength=len(LAGS)).argmax())
-    if share < _AGREEMENT or _beyond_chance(site, profile, best) < _BEYOND_CHANCE:
+    if share < _AGREEMENT or _slope_score(site) > -_BEYOND_CHANCE:
         return ()
     lag = LAGS[best]
     what = (
@@ -57,20 +57,16 @@ def alignment(site: SiteDraws, generator: np.random.Generator) -> tuple[Event, .
     return (Event("T2e", what, node=site.node),)
 
 
-def _beyond_chance(site: SiteDraws, profile: FloatArray, best: int) -> float:
-    """z of the best lag's lead over lag 0, given q."""
-    zero = LAGS.index(0)
-    centred = site.q - site.q.mean(axis=1, keepdims=True)
-    expected = _profile(centred, site.q)
-    lead = (profile - expected)[:, best].sum() - (profile - expected)[:, zero].sum()
-    lag, steps = LAGS[best], site.q.shape[1]
-    shifted = np.zeros_like(centred)  # the weight that x_t has at the best lag
-    if lag > 0:
-        shifted[:, lag:] = centred[:, : steps - lag]
-    else:
-        shifted[:, :lag] = centred[:, -lag:]
-    variance = float(np.sum((shifted - centred) ** 2 * site.variances))
-    return float(lead / np.sqrt(variance)) if variance > 0 else 0.0
+def _slope_score(site: SiteDraws) -> float:
+    """z of sum (q - mean q) (x - q): far below 0 where spikes follow other steps' probabilities.
+
+    The mean is that of a neuron over everything: that of a trial depends on the trial's own spikes
+    where there is feedback.
+    """
+    centred = site.q - site.q.mean(axis=(0, 1))
+    variance = float(np.sum(centred**2 * site.variances))
+    score = float(np.sum(centred * site.residuals))
+    return float(score / np.sqrt(variance)) if variance > 0 else 0.0
 
 
 def _profile(centred: FloatArray, x: FloatArray) -> FloatArray:
