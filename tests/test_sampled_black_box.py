@@ -183,6 +183,15 @@ def test_without_shared_inputs_labels_are_permuted() -> None:
     assert found.effects[0].outside
 
 
+def test_sides_without_shared_inputs_may_have_any_numbers_of_trials() -> None:
+    generator = default_rng(14)
+    few, many = (generator.integers(0, 2, (n, 3, 1)).astype(np.uint8) for n in (20, 3000))
+    for device, reference in ((few, many), (many, few)):
+        found = black_box_unpaired(device, reference, generator, permutations=99)
+        assert found.p_value > 0.01
+        assert found.effects[0].low < found.effects[0].high
+
+
 def test_the_smallest_p_value_counts_the_observed_signs_among_the_random_ones() -> None:
     statistics, null = sign_flips(np.ones((40, 1)), default_rng(11), 99)
     assert monte_carlo_p(float(statistics[0]), null) == 0.01

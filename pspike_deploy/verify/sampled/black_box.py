@@ -181,11 +181,9 @@ def _effect(sides: _Sides, at: int, generator: np.random.Generator, node: str) -
     one, other = (_terms(sides, side, at) for side in (0, 1))
     drawn = []
     for weights in bootstrap_weights(len(one), generator):
-        others = (
-            weights
-            if sides.paired
-            else next(bootstrap_weights(len(other), generator, len(weights)))
-        )
+        others = weights
+        if not sides.paired:
+            others = np.concatenate([*bootstrap_weights(len(other), generator, len(weights))])
         drawn.append(_contrast(feature, weights @ one / len(one), others @ other / len(other)))
     low, high = percentile_interval(np.concatenate(drawn))
     margin_low, margin_high = _margins(sides, feature, other)
