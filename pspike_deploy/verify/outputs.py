@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from pspike_deploy.recording import Recording
+FloatArray = npt.NDArray[np.float64]
 
 #: Largest root mean square error that is judged equivalent, as a share of the outputs' spread.
 ERROR_MARGIN: Final = 0.05
@@ -44,14 +45,13 @@ class OutputError:
         return asdict(self)
 
 
-def compare_outputs(expected: Recording, actual: Recording) -> OutputError:
+def compare_outputs(before: FloatArray, after: FloatArray) -> OutputError:
     """Error of the integer outputs.
 
     Args:
-        expected: float run.
-        actual: integer run on the same samples.
+        before: of the float run, (sample, class).
+        after: of the integer run on the same samples.
     """
-    before, after = expected.outputs, actual.outputs
     difference = np.abs(after - before)
     spread = float((before - before.mean(axis=0)).std())
     spread = spread or float(np.sqrt((before**2).mean()))

@@ -171,52 +171,115 @@ def compare_probabilities(reference: Recording, replayed: Recording) -> Probabil
     Raises:
         PspikeError: E-USAGE where the recordings are not such a pair.
     """
-    nodes = list(reference.probabilities)
-    if sorted(nodes) != sorted(replayed.probabilities) or not np.array_equal(
-        reference.samples, replayed.samples
-    ):
-        raise PspikeError(
-            "E-USAGE",
-            "the recordings cannot be compared",
-            why="they do not hold the same sampling nodes and samples",
-            fix="record both sides from the same network and data",
-        )
-    return ProbabilityComparison(
-        tuple(
-            _site(
-                node,
-                reference.real_probabilities(node),
-                replayed.real_probabilities(node),
-                int(np.sum(reference.values[node] != replayed.values[node])),
-                reference.samples,
+    tally = ProbabilityTally()
+    tally.add(reference, replayed)
+    return tally.result()
+
+
+class ProbabilityTally:
+    """T0 and T1 of samples that come in parts; the parts' size changes no bit of the result.
+
+    Sums over steps are kept per sample, so memory grows with samples times neurons, not with steps.
+    """
+
+    def __init__(self) -> None:
+        self._sites: dict[str, list[_Part]] = {}
+
+    def add(self, reference: Recording, replayed: Recording) -> None:
+        """Take further samples; arguments and errors of :func:`compare_probabilities`."""
+        nodes = list(reference.probabilities)
+        if sorted(nodes) != sorted(replayed.probabilities) or not np.array_equal(
+            reference.samples, replayed.samples
+        ):
+            raise PspikeError(
+                "E-USAGE",
+                "the recordings cannot be compared",
+                why="they do not hold the same sampling nodes and samples",
+                fix="record both sides from the same network and data",
             )
-            for node in nodes
+        for node in nodes:
+            self._sites.setdefault(node, []).append(_part(node, reference, replayed))
+
+    def result(self, margins: float | None = None) -> ProbabilityComparison:
+        """T0 and T1 of everything so far; ``margins``: largest mean shift of a probability that is
+        allowed, where it is smaller than the usual margin."""
+        return ProbabilityComparison(
+            tuple(_site(node, parts, margins) for node, parts in self._sites.items())
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Sums over the steps of some samples: ``(sample, neuron)`` or ``(sample,)``."""
+
+    samples: npt.NDArray[Any]
+    steps: int
+    p: FloatArray
+    shift: FloatArray
+    delta: FloatArray
+    kl: FloatArray
+    largest: FloatArray
+    largest_at: npt.NDArray[np.int64]
+    impossible: int
+    mismatches: int
+    histogram: npt.NDArray[np.int64]
+
+
+def _part(node: str, reference: Recording, replayed: Recording) -> _Part:
+    p, q = reference.real_probabilities(node), replayed.real_probabilities(node)
+    delta = np.abs(p - q)
+    flat = delta.reshape(len(delta), -1)
+    at = flat.argmax(axis=1)
+    return _Part(
+        samples=reference.samples,
+        steps=p.shape[1],
+        p=p.sum(axis=1),
+        shift=(q - p).sum(axis=1),
+        delta=flat.sum(axis=1),
+        kl=bernoulli_kl(p, q).reshape(len(p), -1).sum(axis=1),
+        largest=flat[np.arange(len(flat)), at],
+        largest_at=at,
+        impossible=int(np.sum(((q == 0) & (p > 0)) | ((q == 1) & (p < 1)))),
+        mismatches=int(np.sum(reference.values[node] != replayed.values[node])),
+        histogram=np.histogram(delta, HISTOGRAM_EDGES)[0].astype(np.int64),
     )
 
 
-def _site(
-    node: str, p: FloatArray, q: FloatArray, mismatches: int, samples: npt.NDArray[Any]
-) -> SiteResult:
-    delta = np.abs(p - q)
-    where = np.unravel_index(int(np.argmax(delta)), delta.shape)
-    shift, rate = (q - p).mean(axis=(0, 1)), p.mean(axis=(0, 1))
-    margin = np.maximum(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * rate)
+def rate_margins(rates: FloatArray, most: float | None = None) -> FloatArray:
+    """Margin of each rate, in spikes per step: the larger of 0.005 and 5 % of the rate, and never
+    more than ``most``."""
+    margins = np.maximum(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * rates)
+    return margins if most is None else np.minimum(margins, most)
+
+
+def _site(node: str, parts: list[_Part], most: float | None) -> SiteResult:
+    def all_of(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    steps, samples, delta = parts[0].steps, all_of("samples"), all_of("delta")
+    p, shifts = all_of("p"), all_of("shift")
+    count, neurons = p.shape
+    draws = count * steps
+    shift, rate = shifts.sum(axis=0) / draws, p.sum(axis=0) / draws
+    row = int(np.argmax(all_of("largest")))
+    step, neuron = divmod(int(all_of("largest_at")[row]), neurons)
+    total = float(delta.sum())
+    outside = np.abs(shift) > rate_margins(rate, most)
     return SiteResult(
         node=node,
-        draws=delta.size,
+        draws=draws * neurons,
         rate=float(rate.mean()),
-        max_abs_dp=float(delta[where]),
-        max_at=(int(samples[where[0]]), int(where[1]), int(where[2])),
-        mean_abs_dp=float(delta.mean()),
+        max_abs_dp=float(all_of("largest")[row]),
+        max_at=(int(samples[row]), step, neuron),
+        mean_abs_dp=total / (draws * neurons),
         max_rate_shift=float(np.abs(shift).max()),
-        neurons_outside=tuple(int(i) for i in np.flatnonzero(np.abs(shift) > margin)),
-        impossible=int(np.sum(((q == 0) & (p > 0)) | ((q == 1) & (p < 1)))),
-        kl_per_sample=float(bernoulli_kl(p, q).sum() / len(p)),
-        tv_per_sample=float(delta.sum() / len(p)),
-        mismatches=mismatches,
-        expected_mismatches=float(delta.sum()),
-        histogram=tuple(int(n) for n in np.histogram(delta, HISTOGRAM_EDGES)[0]),
+        neurons_outside=tuple(int(i) for i in np.flatnonzero(outside)),
+        impossible=sum(part.impossible for part in parts),
+        kl_per_sample=float(all_of("kl").sum() / count),
+        tv_per_sample=total / count,
+        mismatches=sum(part.mismatches for part in parts),
+        expected_mismatches=total,
+        histogram=tuple(int(n) for n in sum(part.histogram for part in parts)),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pspike_deploy.recording import Recording
 from pspike_deploy.verify.decision import (
@@ -22,7 +23,7 @@ from pspike_deploy.verify.decision import (
     half_width_of_mean,
     samples_to_decide,
 )
-from pspike_deploy.verify.probabilities import RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE
+from pspike_deploy.verify.probabilities import RATE_MARGIN_RELATIVE, rate_margins
 
 
 @dataclass(frozen=True)
@@ -68,32 +69,73 @@ def compare_rates(reference: Recording, replayed: Recording) -> tuple[LayerRate,
         reference: float run that holds the spikes.
         replayed: integer run on the same samples, in which the reference's spikes drive each layer.
     """
-    layers = [node for node in reference.spikes if node not in reference.probabilities]
-    return tuple(_layer(node, reference.values[node], replayed.values[node]) for node in layers)
+    tally = RateTally()
+    tally.add(reference, replayed)
+    return tally.result()
 
 
-def _layer(node: str, expected: Any, actual: Any) -> LayerRate:
-    before, after = expected.mean(axis=(0, 1)), actual.mean(axis=(0, 1))
+class RateTally:
+    """The same of samples that come in parts; the parts' size changes no bit of the result."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, list[_Counts]] = {}
+
+    def add(self, reference: Recording, replayed: Recording) -> None:
+        """Take further samples; arguments of :func:`compare_rates`."""
+        for node in reference.spikes:
+            if node not in reference.probabilities:
+                counts = _counts(reference.values[node], replayed.values[node])
+                self._layers.setdefault(node, []).append(counts)
+
+    def result(self) -> tuple[LayerRate, ...]:
+        """Every layer of everything so far."""
+        return tuple(_layer(node, parts) for node, parts in self._layers.items())
+
+
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """Spikes of some samples, int64 ``(sample, neuron)``, on both sides, and flips in all."""
+
+    steps: int
+    expected: npt.NDArray[np.int64]
+    actual: npt.NDArray[np.int64]
+    flips: int
+
+
+def _counts(expected: Any, actual: Any) -> _Counts:
+    return _Counts(
+        expected.shape[1],
+        expected.sum(axis=1, dtype=np.int64),
+        actual.sum(axis=1, dtype=np.int64),
+        int(np.sum(expected != actual)),
+    )
+
+
+def _layer(node: str, parts: list[_Counts]) -> LayerRate:
+    expected = np.concatenate([part.expected for part in parts])
+    actual = np.concatenate([part.actual for part in parts])
+    flips, (samples, neurons) = sum(part.flips for part in parts), expected.shape
+    draws = samples * parts[0].steps
+    before, after = expected.sum(axis=0) / draws, actual.sum(axis=0) / draws
     rate, integer_rate = float(before.mean()), float(after.mean())
-    margins = np.maximum(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * before)
-    flips = int(np.sum(expected != actual))
-    per_sample = actual.mean(axis=(1, 2)) - expected.mean(axis=(1, 2))
+    per_sample = (actual - expected).sum(axis=1) / (parts[0].steps * neurons)
     shift, margin = integer_rate - rate, RATE_MARGIN_RELATIVE * rate
-    half_width = max(half_width_of_mean(per_sample), half_width_of_flips(flips) / expected.size)
+    spikes = draws * neurons
+    half_width = max(half_width_of_mean(per_sample), half_width_of_flips(flips) / spikes)
     verdict = decide(shift, half_width, margin)
     undecided = verdict == "inconclusive"
     return LayerRate(
         node=node,
-        spikes=expected.size,
+        spikes=spikes,
         rate=rate,
         integer_rate=integer_rate,
         flips=flips,
         max_rate_shift=float(np.abs(after - before).max()),
-        neurons_outside=int(np.sum(np.abs(after - before) > margins)),
+        neurons_outside=int(np.sum(np.abs(after - before) > rate_margins(before))),
         margin=margin,
         half_width=half_width,
         verdict=verdict,
-        samples_to_decide=samples_to_decide(len(expected), shift, half_width, margin)
+        samples_to_decide=samples_to_decide(samples, shift, half_width, margin)
         if undecided
         else None,
     )

@@ -182,7 +182,7 @@ def _replayed(
     return _Replayed(
         compare_probabilities(expected, actual),
         compare_rates(expected, actual),
-        compare_outputs(expected, actual),
+        compare_outputs(expected.outputs, actual.outputs),
         actual.run["overflows_by_node"],
     )
 

@@ -16,13 +16,13 @@ from typing import Final
 import numpy as np
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.verify.probabilities import rate_margins
 from pspike_deploy.verify.sampled.draws import Effect, Family, FloatArray, Spikes
 from pspike_deploy.verify.sampled.features import WINDOW, Feature, measure, squares
 from pspike_deploy.verify.sampled.margins import (
     CORRELATION_MARGIN,
     DISPERSION_MARGINS,
     SLOPE_MARGINS,
-    rate_margin,
 )
 from pspike_deploy.verify.sampled.resampling import (
     FLIPS,
@@ -231,7 +231,7 @@ def _correlation(terms: FloatArray) -> FloatArray:
 
 def _margins(sides: _Sides, feature: Feature, reference: FloatArray) -> tuple[float, float]:
     if feature.group in _RATES:
-        margin = float(rate_margin(reference.mean(axis=0))[0])
+        margin = float(rate_margins(reference.mean(axis=0))[0])
         return -margin, margin
     if feature.group in _CORRELATIONS:
         return -CORRELATION_MARGIN, CORRELATION_MARGIN

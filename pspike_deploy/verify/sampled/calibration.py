@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pspike_deploy.verify.probabilities import RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE
+from pspike_deploy.verify.probabilities import rate_margins
 from pspike_deploy.verify.sampled import laws
 from pspike_deploy.verify.sampled.alignment import alignment, lag_profile
 from pspike_deploy.verify.sampled.draws import Effect, Event, Family, FloatArray, SiteDraws
@@ -241,7 +241,7 @@ def _rate_effects(
     """Of the neurons outside the margin, else of neuron ``at``; intervals hold for all at once."""
     shifts = simultaneous_means(e.mean(axis=1), generator)
     rates = site.q.mean(axis=(0, 1))
-    margins = np.maximum(RATE_MARGIN_ABSOLUTE, RATE_MARGIN_RELATIVE * rates).tolist()
+    margins = rate_margins(rates).tolist()
     effects = [
         effect("shift of the rate", shifts, i, (-margin, margin), site.node, (i,))
         for i, margin in enumerate(margins)

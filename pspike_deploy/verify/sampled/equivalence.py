@@ -20,8 +20,8 @@ from scipy import stats
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.verify.decision import LEVEL, Verdict
+from pspike_deploy.verify.probabilities import rate_margins
 from pspike_deploy.verify.sampled.draws import Effect, FloatArray, SiteDraws, Spikes
-from pspike_deploy.verify.sampled.margins import rate_margin
 from pspike_deploy.verify.sampled.resampling import RESAMPLES, bootstrap_weights
 
 #: Fewest trials: standard errors come from the spread of their means.
@@ -284,7 +284,7 @@ def judge_trial_means(
 
 def _margins(margins: npt.ArrayLike | None, rates: FloatArray, node: str) -> FloatArray:
     if margins is None:
-        return rate_margin(rates)
+        return rate_margins(rates)
     given = np.asarray(margins, np.float64)
     if given.shape not in ((), rates.shape) or not (given > 0).all():
         raise PspikeError(
