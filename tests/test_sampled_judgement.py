@@ -219,10 +219,18 @@ def test_the_largest_feature_counts_only_where_it_rejects() -> None:
 def test_an_undecided_accuracy_names_samples_instead_of_trials() -> None:
     accuracy = Effect("accuracy", 0.0, -0.01, 0.01, -0.005, 0.005)
     task = Family("T5", 1.0, 0.0, effects=(accuracy,), details={"samples": 300})
-    found = judged([*families(), task])
+    unspecific = Family("T4", 0.5, 1.0)
+    found = judged([unspecific, task], mode="output")
     assert found.verdict == "inconclusive"
     assert found.samples_to_decide == 1200
     assert found.trials_to_decide is None
+
+
+def test_an_undecided_effect_of_a_test_that_is_not_asked_for_decides_nothing() -> None:
+    accuracy = Effect("accuracy", 0.0, -0.01, 0.01, -0.005, 0.005)
+    task = Family("T5", 1.0, 0.0, effects=(accuracy,), details={"samples": 300})
+    assert judged([*families(), task], mode="white").verdict == "equivalent"
+    assert judged([*families(), replace(task, p_value=1e-6)]).verdict == "inconclusive"
 
 
 @pytest.mark.parametrize("mode", MANDATORY)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: Bits of a float uniform, and of a noise integer before a compare takes its first ones.
 UNIFORM_BITS: Final = 53
 
+#: Kind of the counter-based noise, in headers of recordings.
+PHILOX: Final = "philox4x64-10"
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Samples = Sequence[int] | npt.NDArray[Any]
@@ -40,6 +43,14 @@ MAXIMUM_NOISE_BITS = 22
 
 class Noise:
     """Source of uniform numbers; make one with a static method, for instance :meth:`philox`."""
+
+    @staticmethod
+    def philox_described(facts: Mapping[str, Any]) -> Noise | None:
+        """The counter-based noise that :meth:`describe` describes; None for any other."""
+        seed = facts.get("seed")
+        if facts.get("kind") != PHILOX or type(seed) is not int or not 0 <= seed < 2**64:
+            return None
+        return Noise.philox(seed)
 
     @staticmethod
     def philox(seed: int = 0) -> PhiloxNoise:
@@ -179,7 +190,7 @@ class PhiloxNoise(Noise):
 
     def describe(self) -> dict[str, str | int]:
         """Kind and seed."""
-        return {"kind": "philox4x64-10", "seed": self.seed}
+        return {"kind": PHILOX, "seed": self.seed}
 
 
 @dataclass(frozen=True, eq=False)

@@ -300,10 +300,7 @@ def _returned(graph: Graph, a: Recording, name: str, neuron: int, row: int, step
 def _uniforms(graph: Graph, a: Recording, node: Node, at: Divergence, noise: Noise | None) -> Array:
     """Noise integers (53 bits) of one neuron, (draw,): one per step, or of a random start."""
     facts = a.run.get("noise", {})
-    if noise is None and facts.get("kind") == "philox4x64-10":
-        noise = Noise.philox(facts["seed"])
-    if noise is None:
-        noise = described(facts)
+    noise = noise or Noise.philox_described(facts) or described(facts)
     if noise is None:
         raise _not_replayable("the noise of the run was injected", "no noise was given")
     by_chance = graph.semantics.quantization[at.node].rounding == "stochastic"

@@ -10,7 +10,7 @@ the verdict is inconclusive. ``tests`` names what ran.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,9 +21,10 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import OverflowCounts
 from pspike_deploy.simulators import fixed_point, interpreter, layerwise, reference
+from pspike_deploy.verify import reasons as why
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.decision import Verdict
-from pspike_deploy.verify.outputs import ERROR_MARGIN, OutputError, compare_outputs
+from pspike_deploy.verify.outputs import OutputError, compare_outputs
 from pspike_deploy.verify.probabilities import ProbabilityComparison, compare_probabilities
 from pspike_deploy.verify.rates import LayerRate, compare_rates
 
@@ -119,8 +120,13 @@ def verify(
         if graph.sites
     }
     judged = None if graph.sites else outputs
-    reasons = tuple(_reasons(probabilities, rates, comparisons, judged))
-    doubts = tuple(_doubts(rates))
+    reasons = (
+        *why.rates_outside(rates),
+        *why.outputs_outside(judged),
+        *why.replays_apart(comparisons),
+        *why.probabilities_outside(probabilities),
+    )
+    doubts = tuple(why.rates_undecided(rates))
     statistics = (*(("T0", "T1b") if graph.sites else ()), *(("R",) if rates else ()))
     statistics = (*statistics, *(() if judged is None else ("E",)))
     return Verification(
@@ -133,8 +139,8 @@ def verify(
         rates=rates,
         outputs=judged,
         warnings=(
-            *_overflow_warnings("the evaluation", overflows or {}),
-            *_overflow_warnings("the replay of the float network's spikes", run.overflows),
+            *why.overflowed("the evaluation", overflows or {}),
+            *why.overflowed("the replay of the float network's spikes", run.overflows),
         ),
     )
 
@@ -208,57 +214,3 @@ def stress_inputs(x: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float6
         "alternating": np.where(even, low, high)[None],
         "long": strung[None],
     }
-
-
-def _reasons(
-    probabilities: ProbabilityComparison,
-    rates: tuple[LayerRate, ...],
-    replays: Mapping[str, Comparison],
-    outputs: OutputError | None,
-) -> list[str]:
-    reasons = [
-        f"mean rate of the layer {layer.node} outside the rate margin: "
-        f"{layer.rate:.4g}, in integers {layer.integer_rate:.4g}"
-        for layer in rates
-        if layer.verdict == "different"
-    ]
-    if outputs is not None and not outputs.inside:
-        reasons.append(
-            f"root mean square error of the outputs {outputs.rms:.4g}, more than "
-            f"{ERROR_MARGIN:g} of their spread {outputs.spread:.4g}"
-        )
-    for name, comparison in replays.items():
-        if comparison.first_divergence is not None:
-            reasons.append(f"integer replay, {name}: {comparison.first_divergence}")
-    for node, neurons in probabilities.outside.items():
-        reasons.append(
-            f"mean probability shift outside the rate margin at {node}, "
-            f"neurons {', '.join(map(str, neurons[:8]))}{' …' if len(neurons) > 8 else ''}"
-        )
-    return reasons
-
-
-def _doubts(rates: tuple[LayerRate, ...]) -> Iterator[str]:
-    """What cannot be decided, and what would decide it."""
-    for layer in rates:
-        if layer.verdict != "inconclusive":
-            continue
-        found = (
-            f"too few spikes to judge the mean rate of the layer {layer.node}: "
-            f"{layer.rate:.4g}, in integers {layer.integer_rate:.4g} ± {layer.half_width:.2g}, "
-            f"margin {layer.margin:.2g}"
-        )
-        if layer.samples_to_decide is None:
-            yield f"{found}; give samples on which the layer fires"
-        else:
-            yield f"{found}; about {layer.samples_to_decide:,} samples would decide"
-
-
-def _overflow_warnings(run: str, overflows: OverflowCounts) -> Iterator[str]:
-    """One sentence on the nodes whose registers overflowed in a run."""
-    if overflows:
-        nodes = (
-            f"{node} ({', '.join(f'{register} {n:,}' for register, n in found.items())})"
-            for node, found in overflows.items()
-        )
-        yield f"registers overflowed in {run}: {', '.join(nodes)}"

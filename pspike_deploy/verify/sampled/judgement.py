@@ -41,6 +41,7 @@ MANDATORY: Final[Mapping[Mode, tuple[str, ...]]] = {
 }
 
 #: Families that pick their effect because it is the largest; without a rejection it means nothing.
+#: The same goes for families that a mode does not ask for.
 _JUDGED_ON_REJECTION: Final = frozenset({"T4"})
 
 #: Families that see rates; with a rejection of theirs, a neuron outside its margin is a difference.
@@ -144,7 +145,7 @@ def judge(
         for family, p in zip(ran, p_values, strict=True)
     )
     pairs = list(zip(ran, corrected, strict=True))
-    undecided = [*_undecided_effects(pairs, equivalences), *_undecided_rates(equivalences)]
+    undecided = [*_undecided_effects(pairs, equivalences, mode), *_undecided_rates(equivalences)]
     unjudged = [each.trials_to_decide for each in equivalences if each.missing]
     missing = _missing(mode, families, equivalences, events, completed, inapplicable or {})
     reasons = list(_differences(pairs, equivalences, events, settled=not undecided))
@@ -204,12 +205,13 @@ def _differences(
 
 
 def _undecided_effects(
-    pairs: _Judged, equivalences: Sequence[RateEquivalence]
+    pairs: _Judged, equivalences: Sequence[RateEquivalence], mode: Mode
 ) -> Iterator[_Undecided]:
     """Effects of families that are not wholly inside their margins."""
     trials = max((equivalence.trials for equivalence in equivalences), default=0)
     for family, each in pairs:
-        if family.test in _JUDGED_ON_REJECTION and not each.rejected:
+        asked = family.test in MANDATORY[mode] and family.test not in _JUDGED_ON_REJECTION
+        if not asked and not each.rejected:
             continue
         for effect in family.effects:
             if not effect.inside:
