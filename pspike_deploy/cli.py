@@ -18,6 +18,7 @@ from pspike_deploy.commands.run import compare, replay, simulate
 from pspike_deploy.commands.setup import doctor, lava_setup
 from pspike_deploy.commands.sweep import sweep
 from pspike_deploy.commands.train import train
+from pspike_deploy.commands.verify import verify
 from pspike_deploy.errors import EXIT_INTERRUPTED
 from pspike_deploy.signals import end_like_interrupt, ignore_interrupts
 
@@ -35,6 +36,7 @@ COMMANDS: Final = (
         "Example:  pspike simulate build/digits/quantized.nir --data x.npy --out run.npz",
     ),
     (compare, "Example:  pspike compare fixed-point.npz lava.npz"),
+    (verify, "Example:  pspike verify models/zoo/p_spikessm_digits.pt"),
     (replay, "Example:  pspike replay case.npz"),
     (train, "Example:  pspike train p_spikessm_digits --out ."),
     (card, "Example:  pspike card p_spikessm_digits.pt --finetuned p_spikessm_digits-w4.nir"),

@@ -31,11 +31,13 @@ from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL, Mode
 from pspike_deploy.verify.task_margin import TaskMargin, task_margin
 from pspike_deploy.verify.verdict import INTERPRETER_SAMPLES, INTERPRETER_WEIGHTS
 
-#: Trials of T2 to T4, if memory allows as many.
-KEPT_TRIALS: Final = 64
+#: Draws per neuron that T2 to T4 look at, if there are as many samples and memory allows it: enough
+#: for the usual margins to be decided. And the fewest trials, whose spread gives standard errors.
+DRAWS_PER_NEURON: Final = 50_000
+FEWEST_TRIALS: Final = 32
 #: Samples that two sides of the same integers are compared on in every node.
 REPLAYED_SAMPLES: Final = 8
-#: Samples that a task margin is measured on at most.
+#: Samples that T5 and a task margin are measured on at most.
 TASK_SAMPLES: Final = 2000
 
 
@@ -50,7 +52,7 @@ class VerifyOptions:
         margin: largest shift of a rate in spikes per step; ``task``: measured; None: the larger of
             0.005 and 5 % of each rate.
         memory: budget in bytes for runs and kept draws.
-        kept: trials of T2 to T4.
+        kept: trials of T2 to T4; None: as many as make 50,000 draws per neuron, 32 at least.
         noise: the device's own; None: the uniforms of the reference.
         outputs_only: judge spikes and scores from outside, whatever else is known.
     """
@@ -60,9 +62,18 @@ class VerifyOptions:
     alpha: float = ALPHA_TOTAL
     margin: float | str | None = None
     memory: int = MEMORY
-    kept: int = KEPT_TRIALS
+    kept: int | None = None
     noise: Noise | None = None
     outputs_only: bool = False
+
+    def kept_trials(self, steps: int) -> int:
+        """Trials of T2 to T4 for sequences of so many steps."""
+        return trials_for(steps) if self.kept is None else self.kept
+
+
+def trials_for(steps: int) -> int:
+    """Trials that make :data:`DRAWS_PER_NEURON`, :data:`FEWEST_TRIALS` at least."""
+    return max(FEWEST_TRIALS, -(-DRAWS_PER_NEURON // steps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +208,7 @@ def _paired(
         _source(sides, trials, options),
         *trials.x.shape[:2],
         coupled=sides.mode == "white",
-        keep=options.kept,
+        keep=options.kept_trials(trials.x.shape[1]),
         memory=options.memory,
         most=how.margin,
         progress=watcher.advance,
@@ -243,7 +254,7 @@ def _from_outside(
     if not nodes:
         return ()
     watcher.stage("compare spikes and scores from outside (T4, T5)")
-    few = slice(0, options.kept)
+    few = slice(0, options.kept_trials(trials.x.shape[1]))
     x, samples = trials.x[few], trials.samples[few]
     if isinstance(sides.device, Recording):
         spikes = {node: sides.device.values[node][few] for node in nodes}
@@ -253,8 +264,10 @@ def _from_outside(
     families, _ = compare_from_outside(spikes, sides.reference, x, samples, how)
     if trials.labels is None:
         return families
-    found = scores(sides.device, trials.x, trials.samples, noise, options.draw)
-    task = compare_task(found, sides.reference, trials.x, trials.samples, trials.labels, how)
+    few = slice(0, TASK_SAMPLES)
+    x, samples, labels = trials.x[few], trials.samples[few], trials.labels[few]
+    found = scores(sides.device, x, samples, noise, options.draw)
+    task = compare_task(found, sides.reference, x, samples, labels, how)
     return (*families, task)
 
 

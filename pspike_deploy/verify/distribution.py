@@ -10,7 +10,7 @@ of it. Layers of deterministic neurons (R) and outputs without sampling (E) are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy import stats
 from pspike_deploy.verify import reasons as why
 from pspike_deploy.verify.compare import Comparison
 from pspike_deploy.verify.decision import Verdict
+from pspike_deploy.verify.divergence import plain
 from pspike_deploy.verify.outputs import OutputError, compare_outputs
 from pspike_deploy.verify.paired_runs import PairedRuns
 from pspike_deploy.verify.probabilities import FloatArray, ProbabilityComparison, rate_margins
@@ -91,6 +92,44 @@ class DistributionVerdict:
     draws: tuple[SiteDraws, ...] = ()
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        trials = f"{self.trials:,} sample{'s' if self.trials != 1 else ''}"
+        level = f" {self.judgement.qualification}" if self.judgement else ""
+        if self.verdict == "equivalent":
+            real = self.judgement is not None and self.judgement.detectable
+            but = "; a difference was detected, and it is negligible" if real else ""
+            return f"equivalent{level}: on {trials}, every effect lies inside its margin{but}"
+        first = self.reasons[0]
+        more = f" (and {len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
+        return f"{self.verdict}{level}, on {trials}: {first}{more}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``verification.json``; infinite values and NaN as text."""
+        return plain(
+            {
+                "verdict": self.verdict,
+                "sentence": self.sentence,
+                "reasons": list(self.reasons),
+                "warnings": list(self.warnings),
+                "mode": self.mode,
+                "tests": list(self.tests),
+                "trials": self.trials,
+                "facts": dict(self.facts),
+                "probabilities": self.probabilities.to_dict(),
+                "replays": {name: one.to_dict() for name, one in self.replays.items()},
+                "rates": [layer.to_dict() for layer in self.rates],
+                "outputs": None if self.outputs is None else self.outputs.to_dict(),
+                "judgement": None if self.judgement is None else self.judgement.to_dict(),
+                "events": [asdict(event) for event in self.events],
+                "families": [
+                    {**asdict(family), "details": dict(family.details)} for family in self.families
+                ],
+                "equivalences": [each.to_dict() for each in self.equivalences],
+            }
+        )
 
 
 @dataclass(frozen=True)

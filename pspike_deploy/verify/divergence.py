@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ class Divergence:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for ``--json``; NaN and infinite values as text."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
     def __str__(self) -> str:
         first, second = self.backends
@@ -108,7 +109,7 @@ class NodeComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for ``--json``."""
-        return _plain({**asdict(self), "exact_share": self.exact_share})
+        return plain({**asdict(self), "exact_share": self.exact_share})
 
 
 @dataclass(frozen=True)
@@ -166,19 +167,24 @@ class Comparison:
         """Plain data, for ``--json``."""
         first = self.first_divergence
         return {
-            **_plain(asdict(self)),
+            **plain(asdict(self)),
             "equal": self.equal,
             "first_divergence": None if first is None else first.to_dict(),
             "nodes": [node.to_dict() for node in self.nodes],
         }
 
 
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts with NaN and infinity as text, because JSON has no numbers for them."""
-    return {
-        key: str(v) if isinstance(v, float) and not math.isfinite(v) else v
-        for key, v in facts.items()
-    }
+def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with NaN and infinity as text, at any depth, because JSON has no numbers for them."""
+    return {key: _plain_value(value) for key, value in facts.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return plain(value)
+    return [_plain_value(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def differing_bit(a: int, b: int) -> int | None:

@@ -64,17 +64,17 @@ def compare_from_outside(
     """
     nodes, noise = tuple(spikes), Noise.philox(how.seed)
     other = free_spikes(reference, nodes, x, samples, noise, _OTHER_DRAWS)
-    course: dict[str, FloatArray] = {node: np.zeros(spikes[node].shape) for node in nodes}
+    counts = {node: np.zeros_like(other[node]) for node in nodes}
     for run in range(1, COURSE_RUNS + 1):
         further = free_spikes(reference, nodes, x, samples, noise, _OTHER_DRAWS + run)
         for node in nodes:
-            course[node] += further[node] / COURSE_RUNS
+            counts[node] += further[node]
     families = tuple(
         black_box(
             spikes[node],
             other[node],
             how.generator("T4", number),
-            course=course[node],
+            course=counts[node] / COURSE_RUNS,
             node=node,
         )
         for number, node in enumerate(nodes)

@@ -31,8 +31,10 @@ MEMORY: Final = 2**30
 
 #: Bytes per draw of both runs of a part: probabilities, spikes, and the simulators' own arrays.
 _BYTES_RUNNING: Final = 96
-#: Bytes per kept draw: p, q, both spikes, and what the tests make of them.
-_BYTES_KEPT: Final = 64
+#: Bytes per kept draw: p, q and both spikes.
+_BYTES_KEPT: Final = 18
+#: Bytes per draw that the tests of one node take on top.
+_BYTES_TESTING: Final = 64
 
 
 class Source(Protocol):
@@ -182,9 +184,13 @@ def run_pair(
         most: largest margin of a rate, as of ``verify.probabilities.rate_margins``.
         progress: told how many of the trials are done.
     """
-    per_trial = steps * sum(int(graph.nodes[name].output_shape[0]) for name in graph.spiking)
-    keep = min(keep, max(1, memory // 2 // max(1, per_trial * _BYTES_KEPT)))
-    size = max(1, memory // 2 // max(1, per_trial * _BYTES_RUNNING))
+    widths = [int(graph.nodes[name].output_shape[0]) for name in graph.spiking] or [1]
+    half = memory // 2  # what is kept; the other half is for running first, then for testing
+    most_kept = min(
+        half // (steps * sum(widths) * _BYTES_KEPT), half // (steps * max(widths) * _BYTES_TESTING)
+    )
+    keep = min(keep, max(1, most_kept))
+    size = max(1, half // (steps * sum(widths) * _BYTES_RUNNING))
     sums = _Sums(coupled)
     for start in range(0, trials, size):
         rows = slice(start, min(trials, start + size))

@@ -279,7 +279,7 @@ def _site(node: str, parts: list[_Part], most: float | None) -> SiteResult:
         tv_per_sample=total / count,
         mismatches=sum(part.mismatches for part in parts),
         expected_mismatches=total,
-        histogram=tuple(int(n) for n in sum(part.histogram for part in parts)),
+        histogram=tuple(int(n) for n in np.sum([part.histogram for part in parts], axis=0)),
     )
 
 

@@ -113,7 +113,7 @@ def task_margin(
 
 def _monotone(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Losses that never fall with the shift, the nearest ones in least squares; none below 0."""
-    return np.maximum(np.asarray(optimize.isotonic_regression(losses).x), 0.0)
+    return np.asarray(np.maximum(optimize.isotonic_regression(losses).x, 0.0))
 
 
 def _crossing(losses: npt.NDArray[np.float64]) -> float:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import special, stats
 
 from pspike_deploy.verify.sampled import laws
 from pspike_deploy.verify.sampled.draws import Effect, Family, FloatArray, SiteDraws
@@ -43,9 +43,8 @@ def pairs(site: SiteDraws, generator: np.random.Generator, redraws: int = 1999) 
         redraws: at most; 1999 can pass a correction over twelve families at level 0.01.
 
     Returns:
-        The family, with the pooled and the mean pair correlation, and that of the pair with sum
-        v_i v_j of 25 at least that reaches furthest from 0 (of the deciding pair, too, where
-        something was found).
+        The family, with the pooled and the mean pair correlation, and that of the well-known pair
+        that reaches furthest from 0 (of the deciding pair, too, where something was found).
     """
     neurons = site.q.shape[2]
     if neurons < 2:
@@ -66,7 +65,8 @@ def pairs(site: SiteDraws, generator: np.random.Generator, redraws: int = 1999) 
     p_value = laws.monte_carlo(_surprise(z, tested), redraw, redraws)
     at = int(np.abs(z).argmax())
     i, j = int(upper[0][at]), int(upper[1][at])
-    effects = _pair_effects(site, generator, information, at if p_value < laws.FOUND else None)
+    judged = _judged_alone(site.variances.sum(axis=(0, 1)), information)
+    effects = _pair_effects(site, generator, judged, at if p_value < laws.FOUND else None)
     return Family(
         "T3b",
         p_value,
@@ -77,6 +77,21 @@ def pairs(site: SiteDraws, generator: np.random.Generator, redraws: int = 1999) 
         effects=effects,
         details={"sum_of_squares": float(np.sum(z**2)), "pairs": tested},
     )
+
+
+def _judged_alone(variance: FloatArray, information: FloatArray) -> npt.NDArray[np.bool_]:
+    """Pairs that are known well enough for a margin of their own.
+
+    sum v_i v_j must be 25 at least, and the standard error of the correlation, sqrt(sum v_i v_j) /
+    sqrt(sum v_i sum v_j), so small that chance takes no pair's interval to the margin: of thousands
+    of pairs the worst one is picked. Rarely active pairs are left to the p-value of all of them.
+    """
+    first, second = np.triu_indices(len(variance), 1)
+    product = variance[first] * variance[second]
+    error = np.sqrt(np.divide(information, product, out=np.ones_like(product), where=product > 0))
+    worst = stats.norm.isf(0.05 / (2 * len(product))) + stats.norm.isf(0.025)
+    known = error <= SINGLE_CORRELATION_MARGIN[1] / worst
+    return np.asarray(known & (information >= SINGLE_PAIR_INFORMATION))
 
 
 def _pair_sums(e: Single) -> Single:
@@ -99,13 +114,13 @@ def _surprise(z: FloatArray, tested: int) -> float:
 def _pair_effects(
     site: SiteDraws,
     generator: np.random.Generator,
-    information: FloatArray,
+    judged_alone: npt.NDArray[np.bool_],
     deciding: int | None,
 ) -> tuple[Effect, ...]:
     """Pooled, mean and single correlations; pairs are numbered as in ``np.triu_indices``."""
     weights, e = resampled(site.trials, generator), site.residuals
     squares = (e**2).sum(axis=1)
-    chosen = _candidates(e, squares.sum(axis=0), information)
+    chosen = _candidates(e, squares.sum(axis=0), judged_alone)
     listed: set[int] = set()
     if deciding is not None:
         listed.add(len(chosen))
@@ -115,7 +130,7 @@ def _pair_effects(
     first, second = (side[chosen] for side in np.triu_indices(e.shape[2], 1))
     products = np.einsum("btk,btk->bk", e[:, :, first], e[:, :, second])
     intervals = correlations(weights, products, squares[:, first], squares[:, second])
-    judged = information[chosen] >= SINGLE_PAIR_INFORMATION
+    judged = judged_alone[chosen]
     if judged.any():
         estimates, low, high = intervals
         listed.add(furthest((estimates, np.where(judged, low, 0), np.where(judged, high, 0))))
@@ -133,9 +148,9 @@ def _pair_effects(
 
 
 def _candidates(
-    e: FloatArray, squares: FloatArray, information: FloatArray
+    e: FloatArray, squares: FloatArray, judged_alone: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.intp]:
-    """The pairs with information enough whose approximate intervals reach furthest."""
+    """The pairs that are judged alone whose approximate intervals reach furthest."""
     upper = np.triu_indices(e.shape[2], 1)
     total, spread = np.zeros(len(upper[0])), np.zeros(len(upper[0]))
     for rows in e:
@@ -146,7 +161,7 @@ def _candidates(
     reach = np.divide(
         np.abs(total) + 2 * np.sqrt(spread), bound, out=np.zeros_like(total), where=bound > 0
     )
-    known = np.flatnonzero(information >= SINGLE_PAIR_INFORMATION)
+    known = np.flatnonzero(judged_alone)
     return known[np.argsort(-reach[known], kind="stable")[:_CANDIDATES]]
 
 

@@ -1,0 +1,111 @@
+"""``pspike verify``: the verdict on a device, in distribution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pspike_deploy.commands.common import (
+    AsJson,
+    Data,
+    Device,
+    Labels,
+    Quiet,
+    Seed,
+    Settings,
+    print_json,
+    reported_errors,
+)
+from pspike_deploy.errors import EXIT_INCONCLUSIVE, EXIT_NEGATIVE
+
+
+def verify(
+    a: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A", help="what is right: checkpoint, graph (.nir), folder of an export"
+        ),
+    ],
+    b: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="B",
+            help="what is judged: checkpoint, graph, or recording (.npz); default: the integer "
+            "graph of the folder A, or A quantised with the default widths",
+        ),
+    ] = None,
+    data: Data = None,
+    labels: Labels = None,
+    settings: Settings = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="samples to run; default: as many as decide most cases", min=1),
+    ] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            help="largest shift of a rate in spikes per step, or 'task': the shift that moves the "
+            "accuracy by 0.1 point; default: the larger of 0.005 and 5 % of each rate"
+        ),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="chance of any false alarm")] = 0.01,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="B draws noise of its own, for instance lfsr:width=16,taps=0xB400,shifts=1,"
+            "sharing=core; default: the uniform numbers of A"
+        ),
+    ] = None,
+    outputs_only: Annotated[
+        bool, typer.Option("--outputs-only", help="judge spikes and scores from outside only")
+    ] = False,
+    memory: Annotated[
+        str, typer.Option(help="budget for runs and kept draws, for instance 500M or 2G")
+    ] = "1G",
+    draw: Annotated[int, typer.Option(help="number of the repetition", min=0)] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder to write verification.json to")] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether B samples the same spikes as A, in distribution: equivalent, different (exit
+    status 1) or inconclusive (exit status 5)."""
+    with reported_errors(as_json):
+        from pspike_deploy.report.progress import StageProgress
+        from pspike_deploy.report.tables import plain_console
+        from pspike_deploy.report.verification_tables import verdict_lines, verification_table
+        from pspike_deploy.verify_files import VerifyRequest, verify_files
+
+        request = VerifyRequest(
+            a=a,
+            b=b,
+            data=data,
+            labels=labels,
+            settings=settings,
+            samples=samples,
+            margin=margin,
+            alpha=alpha,
+            noise=noise,
+            outputs_only=outputs_only,
+            memory=memory,
+            draw=draw,
+            out=out,
+            device=device,
+            seed=seed,
+        )
+        with StageProgress(quiet=quiet) as progress:
+            result = verify_files(request, progress)
+        document = result.to_dict()
+        if as_json:
+            print_json(document)
+        elif not quiet:
+            console = plain_console()
+            console.print(verification_table(document))
+            console.print()
+            for line in verdict_lines(document):
+                console.print(line)
+        status = {"equivalent": 0, "different": EXIT_NEGATIVE}
+        raise typer.Exit(status.get(result.verdict, EXIT_INCONCLUSIVE))

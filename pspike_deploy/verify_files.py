@@ -1,0 +1,179 @@
+"""``pspike verify`` on files: what is A, what is B, which data, which options."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pspike_deploy.artefacts import to_json
+from pspike_deploy.atomic import write_file
+from pspike_deploy.data import ExportData
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.numerics.noise_text import noise_of
+from pspike_deploy.options import Watcher
+from pspike_deploy.quantize.config import QuantConfig
+from pspike_deploy.quantize.quantize import quantize
+from pspike_deploy.recording import Recording
+from pspike_deploy.simulators.devices import device_of
+from pspike_deploy.sources import load_data, load_model
+from pspike_deploy.verification import Trials, VerifyOptions, trials_for, verify_distribution
+from pspike_deploy.verify.distribution import DistributionVerdict
+from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL
+
+_UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+#: Least memory that makes sense: one sample of a usual network.
+_LEAST_MEMORY: Final = 2**20
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """What the user asked for; see ``pspike verify --help``."""
+
+    a: Path
+    b: Path | None = None
+    data: Path | None = None
+    labels: Path | None = None
+    settings: Path | None = None
+    samples: int | None = None
+    margin: str | None = None
+    alpha: float = ALPHA_TOTAL
+    noise: str | None = None
+    outputs_only: bool = False
+    memory: str = "1G"
+    draw: int = 0
+    out: Path | None = None
+    device: str = "auto"
+    seed: int = 0
+
+
+def verify_files(request: VerifyRequest, watcher: Watcher) -> DistributionVerdict:
+    """Open both sides, judge, and write ``verification.json`` where a folder is named.
+
+    Raises:
+        PspikeError: E-USAGE for options that do not fit, and what reading and running raise.
+    """
+    options = _options(request)
+    watcher.stage("read both sides")
+    a, b = _paths(request)
+    graph, facts = load_model(a, request.settings)
+    data = load_data(request.data, request.labels, graph, facts)
+    if b is not None and b.suffix == ".npz":
+        recording = Recording.load(b)
+        trials, recording = _of_recording(recording, data, request.samples)
+        result = verify_distribution(
+            device_of(graph, request.device), recording, trials, options, watcher
+        )
+    else:
+        other = _second_graph(graph, b, data, request, watcher)
+        result = verify_distribution(
+            device_of(graph, request.device),
+            device_of(other, request.device),
+            _trials(data, request.samples),
+            options,
+            watcher,
+        )
+    if request.out is not None:
+        request.out.mkdir(parents=True, exist_ok=True)
+        write_file(request.out / "verification.json", to_json(result.to_dict()).encode())
+    return result
+
+
+def memory_of(text: str) -> int:
+    """Bytes of ``500M``, ``2G`` or a plain number.
+
+    Raises:
+        PspikeError: E-USAGE.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if size < _LEAST_MEMORY:
+        raise PspikeError(
+            "E-USAGE",
+            f"the memory budget {text!r} cannot be used",
+            fix="give at least 1M, for instance --memory 500M or --memory 2G",
+        )
+    return size
+
+
+def _options(request: VerifyRequest) -> VerifyOptions:
+    return VerifyOptions(
+        seed=request.seed,
+        draw=request.draw,
+        alpha=request.alpha,
+        margin=_margin(request.margin),
+        memory=memory_of(request.memory),
+        noise=None if request.noise is None else noise_of(request.noise, request.seed),
+        outputs_only=request.outputs_only,
+    )
+
+
+def _margin(text: str | None) -> float | str | None:
+    if text is None or text == "task":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise PspikeError(
+            "E-USAGE",
+            f"the margin {text!r} cannot be used",
+            why="it is a shift of a spike probability",
+            fix="give a number between 0 and 1, for instance 0.005, or 'task'",
+        )
+    return value
+
+
+def _paths(request: VerifyRequest) -> tuple[Path, Path | None]:
+    """A folder of an export stands for its float graph, and as B for its integer graph."""
+    a, b = request.a, request.b
+    if a.is_dir():
+        a, b = a / "float.nir", a / "quantized.nir" if b is None else b
+    return a, b / "quantized.nir" if b is not None and b.is_dir() else b
+
+
+def _second_graph(
+    graph: Graph, b: Path | None, data: ExportData, request: VerifyRequest, watcher: Watcher
+) -> Graph:
+    if b is not None:
+        settings = request.settings if b.suffix != ".nir" else None
+        return load_model(b, settings)[0]
+    if graph.is_integer:
+        raise PspikeError(
+            "E-USAGE",
+            "there is nothing to compare the integer graph with",
+            fix="give its float original as A and the integer graph as B",
+            where=str(request.a),
+        )
+    watcher.stage("quantise with the default widths")
+    return quantize(graph, data.calibration, QuantConfig())
+
+
+def _trials(data: ExportData, samples: int | None) -> Trials:
+    count = trials_for(data.x.shape[1]) if samples is None else samples
+    rows = np.arange(min(count, len(data.x)))
+    return Trials(data.x[rows], rows, None if data.labels is None else data.labels[rows])
+
+
+def _of_recording(
+    recording: Recording, data: ExportData, samples: int | None
+) -> tuple[Trials, Recording]:
+    """The samples that were recorded, and the recording of as many as are asked for."""
+    from pspike_deploy.verify.paired_runs import rows_of
+
+    part = rows_of(recording, slice(0, samples))
+    rows: Any = part.samples
+    if len(rows) and int(rows.max()) >= len(data.x):
+        raise PspikeError(
+            "E-USAGE",
+            "the recording holds samples that the data do not have",
+            why=f"sample {int(rows.max())} of {len(data.x)}",
+            fix="give the data that were recorded with --data",
+        )
+    labels = None if data.labels is None else data.labels[rows]
+    return Trials(data.x[rows], np.asarray(rows, np.int64), labels), part
