@@ -14,7 +14,7 @@ export PSPIKE_SHARED ?= $(abspath $(wildcard ../shared))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types pytest install lava zoo zoo-page docs clean
+.PHONY: demo test lint types pytest release-check install lava zoo zoo-page docs clean
 
 demo: lava
 	$(BIN)/pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits --force
@@ -36,6 +36,10 @@ types: $(STAMP)
 pytest: lava
 	$(BIN)/pspike lava setup --way shim --quiet
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q
+
+# What takes too long for every change: false alarms over 200 seeds, every planted fault.
+release-check: $(STAMP)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q -m release
 
 install: $(STAMP)
 

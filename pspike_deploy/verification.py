@@ -28,6 +28,7 @@ from pspike_deploy.verify.outside_view import (
 from pspike_deploy.verify.paired_runs import MEMORY, PairedRuns, Source
 from pspike_deploy.verify.sampled.draws import Family
 from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL, Mode
+from pspike_deploy.verify.sequential_runs import SequentialVerdict, run_sequentially
 from pspike_deploy.verify.task_margin import TaskMargin, task_margin
 from pspike_deploy.verify.verdict import INTERPRETER_SAMPLES, INTERPRETER_WEIGHTS
 
@@ -143,6 +144,42 @@ def verify_distribution(
             "memory": options.memory,
             "task_margin": None if measured is None else measured.to_dict(),
         },
+    )
+
+
+def verify_sequentially(
+    reference: Device,
+    device: Device | Recording,
+    trials: Trials,
+    options: VerifyOptions | None = None,
+    watcher: Watcher | None = None,
+) -> SequentialVerdict:
+    """Judge trial by trial, and stop as soon as the verdict is known (T7).
+
+    Arguments and errors of :func:`verify_distribution`; E-USAGE, too, where nothing is sampled or
+    not all layers are known.
+    """
+    options, watcher = options or VerifyOptions(), watcher or NoWatcher()
+    sides = _sides(reference, device, options)
+    if sides.mode == "output" or not reference.graph.sites:
+        raise PspikeError(
+            "E-USAGE",
+            "a sequential test needs the sampled spikes of all layers",
+            why="the network samples nothing" if not reference.graph.sites else "some are missing",
+            fix="leave --sequential out",
+        )
+    measured = _margin(reference, trials, options, watcher)
+    chosen = options.margin if measured is None else measured.margin
+    how = Judging(
+        sides.mode, options.seed, options.alpha, None if chosen is None else float(chosen)
+    )
+    watcher.stage("run both sides until the verdict is known (T7)")
+    return run_sequentially(
+        _source(sides, trials, options),
+        len(trials.x),
+        how,
+        coupled=sides.mode == "white",
+        progress=watcher.advance,
     )
 
 

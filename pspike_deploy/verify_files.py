@@ -19,11 +19,18 @@ from pspike_deploy.options import Watcher
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.recording import Recording
-from pspike_deploy.simulators.devices import device_of
+from pspike_deploy.simulators.devices import Device, device_of
 from pspike_deploy.sources import load_data, load_model
-from pspike_deploy.verification import Trials, VerifyOptions, trials_for, verify_distribution
+from pspike_deploy.verification import (
+    Trials,
+    VerifyOptions,
+    trials_for,
+    verify_distribution,
+    verify_sequentially,
+)
 from pspike_deploy.verify.distribution import DistributionVerdict
 from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL
+from pspike_deploy.verify.sequential_runs import SequentialVerdict
 
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 #: Least memory that makes sense: one sample of a usual network.
@@ -44,6 +51,7 @@ class VerifyRequest:
     alpha: float = ALPHA_TOTAL
     noise: str | None = None
     outputs_only: bool = False
+    sequential: bool = False
     memory: str = "1G"
     draw: int = 0
     out: Path | None = None
@@ -51,7 +59,9 @@ class VerifyRequest:
     seed: int = 0
 
 
-def verify_files(request: VerifyRequest, watcher: Watcher) -> DistributionVerdict:
+def verify_files(
+    request: VerifyRequest, watcher: Watcher
+) -> DistributionVerdict | SequentialVerdict:
     """Open both sides, judge, and write ``verification.json`` where a folder is named.
 
     Raises:
@@ -62,21 +72,15 @@ def verify_files(request: VerifyRequest, watcher: Watcher) -> DistributionVerdic
     a, b = _paths(request)
     graph, facts = load_model(a, request.settings)
     data = load_data(request.data, request.labels, graph, facts)
+    device: Device | Recording
     if b is not None and b.suffix == ".npz":
         recording = Recording.load(b)
-        trials, recording = _of_recording(recording, data, request.samples)
-        result = verify_distribution(
-            device_of(graph, request.device), recording, trials, options, watcher
-        )
+        trials, device = _of_recording(recording, data, request.samples)
     else:
-        other = _second_graph(graph, b, data, request, watcher)
-        result = verify_distribution(
-            device_of(graph, request.device),
-            device_of(other, request.device),
-            _trials(data, request.samples),
-            options,
-            watcher,
-        )
+        trials = _trials(data, request.samples)
+        device = device_of(_second_graph(graph, b, data, request, watcher), request.device)
+    judge = verify_sequentially if request.sequential else verify_distribution
+    result = judge(device_of(graph, request.device), device, trials, options, watcher)
     if request.out is not None:
         request.out.mkdir(parents=True, exist_ok=True)
         write_file(request.out / "verification.json", to_json(result.to_dict()).encode())

@@ -61,6 +61,10 @@ def verify(
     outputs_only: Annotated[
         bool, typer.Option("--outputs-only", help="judge spikes and scores from outside only")
     ] = False,
+    sequential: Annotated[
+        bool,
+        typer.Option("--sequential", help="run sample by sample and stop when it is decided"),
+    ] = False,
     memory: Annotated[
         str, typer.Option(help="budget for runs and kept draws, for instance 500M or 2G")
     ] = "1G",
@@ -76,7 +80,11 @@ def verify(
     with reported_errors(as_json):
         from pspike_deploy.report.progress import StageProgress
         from pspike_deploy.report.tables import plain_console
-        from pspike_deploy.report.verification_tables import verdict_lines, verification_table
+        from pspike_deploy.report.verification_tables import (
+            sequential_table,
+            verdict_lines,
+            verification_table,
+        )
         from pspike_deploy.verify_files import VerifyRequest, verify_files
 
         request = VerifyRequest(
@@ -90,6 +98,7 @@ def verify(
             alpha=alpha,
             noise=noise,
             outputs_only=outputs_only,
+            sequential=sequential,
             memory=memory,
             draw=draw,
             out=out,
@@ -103,9 +112,14 @@ def verify(
             print_json(document)
         elif not quiet:
             console = plain_console()
-            console.print(verification_table(document))
-            console.print()
-            for line in verdict_lines(document):
-                console.print(line)
+            if sequential:
+                console.print(sequential_table(document))
+                console.print()
+                console.print(result.sentence, markup=False)
+            else:
+                console.print(verification_table(document))
+                console.print()
+                for line in verdict_lines(document):
+                    console.print(line)
         status = {"equivalent": 0, "different": EXIT_NEGATIVE}
         raise typer.Exit(status.get(result.verdict, EXIT_INCONCLUSIVE))

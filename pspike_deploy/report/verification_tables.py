@@ -65,6 +65,26 @@ def verdict_lines(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def sequential_table(document: Mapping[str, Any]) -> Table:
+    """One line per node and test of a sequential run.
+
+    Args:
+        document: of ``SequentialVerdict.to_dict``.
+    """
+    table = Table(box=None, pad_edge=False)
+    for name in ("node", "against", "decision", "after steps", "evidence"):
+        table.add_column(name, style="bold" if name == "node" else None)
+    for node in document["nodes"]:
+        for kind, against in (("sampler", "its own claims"), ("reference", "the reference")):
+            found = node[kind]
+            decision = _marked(found["decision"], found["decision"] == "reject")
+            evidence = f"e = exp({found['log_e']:.1f})" if kind == "sampler" else found["reason"]
+            table.add_row(
+                _escaped(node["node"]), against, decision, f"{found['steps']:,}", evidence
+            )
+    return table
+
+
 def _finding(test: str, document: Mapping[str, Any]) -> tuple[str, str]:
     events = [event for event in document["events"] if event["test"] == test.split("-")[0]]
     if test == "T0":

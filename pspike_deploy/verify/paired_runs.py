@@ -218,7 +218,7 @@ class _Sums:
             self._tally.add(expected, actual)
         self._rates.add(expected, actual)
         for node in expected.probabilities:
-            site = self._site(node, expected, actual)
+            site = site_draws(node, expected, actual, self._coupled)
             p = site.q if site.p is None else site.p
             drawn = p if site.reference is None else site.reference
             self._differences.setdefault(node, []).append(site.x.mean(axis=1) - drawn.mean(axis=1))
@@ -227,13 +227,6 @@ class _Sums:
                 self._draws.setdefault(node, []).append(_first(site, keep))
         self._outputs.append((expected.outputs, actual.outputs))
         self._overflows = added_overflows(self._overflows, actual.run.get("overflows_by_node", {}))
-
-    def _site(self, node: str, expected: Recording, actual: Recording) -> SiteDraws:
-        p, x = expected.real_probabilities(node), actual.values[node]
-        own: Spikes | None = expected.values[node] if self._coupled else None
-        if node not in actual.probabilities:
-            return SiteDraws(node, p, x, own)
-        return SiteDraws(node, actual.real_probabilities(node), x, own, p)
 
     def result(self, steps: int, most: float | None) -> PairedRuns:
         def joined(parts: Mapping[str, list[FloatArray]]) -> dict[str, FloatArray]:
@@ -253,6 +246,22 @@ class _Sums:
             ),
             overflows=self._overflows,
         )
+
+
+def site_draws(node: str, expected: Recording, actual: Recording, coupled: bool) -> SiteDraws:
+    """Draws of a node on both sides, from the same past.
+
+    Args:
+        node: its name.
+        expected: of the reference, with probabilities.
+        actual: of the device, with or without.
+        coupled: whether both drew with the same uniforms.
+    """
+    p, x = expected.real_probabilities(node), actual.values[node]
+    own: Spikes | None = expected.values[node] if coupled else None
+    if node not in actual.probabilities:
+        return SiteDraws(node, p, x, own)
+    return SiteDraws(node, actual.real_probabilities(node), x, own, p)
 
 
 def _first(site: SiteDraws, trials: int) -> SiteDraws:
