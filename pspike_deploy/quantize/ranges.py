@@ -7,6 +7,7 @@ impulse response). Observed intervals come from calibration runs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatch
@@ -108,13 +109,25 @@ class Observed:
 def observed(
     graph: Graph, x: npt.ArrayLike, seed: int, draws: int = 1, device: str = "auto"
 ) -> Observed:
-    """Smallest and largest output of every node over calibration runs of the reference."""
+    """Smallest and largest output of every node over calibration runs of the reference.
+
+    Samples run in parts, because every node's values of a part are held at once.
+    """
     names = layerwise.recordable(graph)
     result: dict[str, Interval] = {}
     states: dict[str, float] = {}
-    for draw in range(draws):
+    data = layerwise.checked_input(graph, x)
+    samples = layerwise.sample_indices(None, len(data))
+    parts = layerwise.chunks(graph, *data.shape[:2])
+    for draw, part in itertools.product(range(draws), parts):
         recording = reference.run(
-            graph, x, noise=Noise.philox(seed), draw=draw, record=names, device=device
+            graph,
+            data[part],
+            noise=Noise.philox(seed),
+            samples=samples[part],
+            draw=draw,
+            record=names,
+            device=device,
         )
         for name in names:
             values = recording.values[name].astype(np.float64)
@@ -125,7 +138,6 @@ def observed(
             )
         for name, peak in recording.run["state_peaks"].items():
             states[name] = max(peak, states.get(name, 0.0))
-    data = np.asarray(x, np.float64)
     result[graph.input_name] = Interval(data.min(axis=(0, 1)), data.max(axis=(0, 1)))
     return Observed(result, states)
 
