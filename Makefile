@@ -73,6 +73,7 @@ zoo-page: $(STAMP)
 docs: demo zoo-page
 	$(BIN)/python -m pspike_deploy.graph.describe docs/dialect.md
 	$(BIN)/python -m pspike_deploy.report.reference docs build/digits/summary.json
+	$(BIN)/python -m pspike_deploy.report.power_tables docs/verification.md
 	$(BIN)/python -m tests.format_tables
 	$(BIN)/python -m tests.diagonal_table
 	$(BIN)/python -m tests.noise_table
