@@ -38,8 +38,8 @@ def _sends(spikes: npt.NDArray[np.generic]) -> Outcome:
 
 
 def biased(case: Case) -> Outcome:
-    """Every probability is larger by :data:`BIAS`."""
-    return _sends(case.numbers < case.codes + round(BIAS * case.one))
+    """Every probability is larger by :data:`BIAS`, in whole codes and by one at least."""
+    return _sends(case.numbers < case.codes + max(1, round(BIAS * case.one)))
 
 
 def at_most(case: Case) -> Outcome:
