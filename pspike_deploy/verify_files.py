@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +14,14 @@ from pspike_deploy.atomic import write_file
 from pspike_deploy.data import ExportData
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.numerics.noise_text import noise_of
 from pspike_deploy.options import Watcher
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.devices import Device, device_of
+from pspike_deploy.simulators.faults import plant
 from pspike_deploy.sources import load_data, load_model
 from pspike_deploy.verification import (
     Trials,
@@ -31,6 +33,9 @@ from pspike_deploy.verification import (
 from pspike_deploy.verify.distribution import DistributionVerdict
 from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL
 from pspike_deploy.verify.sequential_runs import SequentialVerdict
+
+#: Samples that a planted fault is fitted to.
+FAULT_SAMPLES: Final = 32
 
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 #: Least memory that makes sense: one sample of a usual network.
@@ -50,6 +55,7 @@ class VerifyRequest:
     margin: str | None = None
     alpha: float = ALPHA_TOTAL
     noise: str | None = None
+    fault: str | None = None
     outputs_only: bool = False
     sequential: bool = False
     memory: str = "1G"
@@ -79,6 +85,8 @@ def verify_files(
     else:
         trials = _trials(data, request.samples)
         device = device_of(_second_graph(graph, b, data, request, watcher), request.device)
+    if request.fault is not None:
+        device, options = _faulty(device, request.fault, trials, options)
     judge = verify_sequentially if request.sequential else verify_distribution
     result = judge(device_of(graph, request.device), device, trials, options, watcher)
     if request.out is not None:
@@ -156,6 +164,24 @@ def _second_graph(
         )
     watcher.stage("quantise with the default widths")
     return quantize(graph, data.calibration, QuantConfig())
+
+
+def _faulty(
+    device: Device | Recording, fault: str, trials: Trials, options: VerifyOptions
+) -> tuple[Device, VerifyOptions]:
+    """The device with a planted fault, ``NAME`` or ``NAME@NODE``; where the fault is a generator,
+    with noise of its own."""
+    if isinstance(device, Recording):
+        raise PspikeError(
+            "E-USAGE",
+            "a fault cannot be planted in a recording",
+            fix="give a network as B",
+        )
+    name, _, node = fault.partition("@")
+    planted = plant(name, device.graph, node or None, x=trials.x[:FAULT_SAMPLES])
+    if planted.fault.own_noise and options.noise is None:
+        options = replace(options, noise=Noise.philox(options.seed + 1))
+    return planted.device, options
 
 
 def _trials(data: ExportData, samples: int | None) -> Trials:

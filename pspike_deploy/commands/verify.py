@@ -58,6 +58,13 @@ def verify(
             "sharing=core; default: the uniform numbers of A"
         ),
     ] = None,
+    fault: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<fault>[@<node>]",
+            help="plant a fault in B, to see that it is found; 'list' names all",
+        ),
+    ] = None,
     outputs_only: Annotated[
         bool, typer.Option("--outputs-only", help="judge spikes and scores from outside only")
     ] = False,
@@ -87,6 +94,10 @@ def verify(
         )
         from pspike_deploy.verify_files import VerifyRequest, verify_files
 
+        if fault == "list":
+            _list_faults(as_json)
+            raise typer.Exit(0)
+
         request = VerifyRequest(
             a=a,
             b=b,
@@ -97,6 +108,7 @@ def verify(
             margin=margin,
             alpha=alpha,
             noise=noise,
+            fault=fault,
             outputs_only=outputs_only,
             sequential=sequential,
             memory=memory,
@@ -123,3 +135,15 @@ def verify(
                     console.print(line)
         status = {"equivalent": 0, "different": EXIT_NEGATIVE}
         raise typer.Exit(status.get(result.verdict, EXIT_INCONCLUSIVE))
+
+
+def _list_faults(as_json: bool) -> None:
+    """Names and descriptions of the faults that can be planted."""
+    from pspike_deploy.simulators.faults import FAULTS
+
+    if as_json:
+        print_json({name: fault.description for name, fault in FAULTS.items()})
+        return
+    width = max(map(len, FAULTS))
+    for name, fault in FAULTS.items():
+        typer.echo(f"{name:{width}}  {fault.description}")
