@@ -207,14 +207,16 @@ _ALL: Final = (
         "a neuron also spikes where its noise integer equals its probability code",
         kinds.SAMPLING,
         _always(spikes.at_most),
-        ("T1a", "T1b", "T2a", "T2b", "T4"),
+        # With many noise bits only T1a and T2d: the rates are larger by 2**-bits.
+        ("T1a", "T2d", "T1b", "T2a", "T2b", "T4"),
     ),
     Fault(
         "floor-rounding",
         "probability codes are rounded down instead of to the nearest",
         kinds.ROUNDED,
         nodes.floored,
-        ("T1a", "T0"),
+        # The mean shift, half a code, leaves T0's margin below seven noise bits only.
+        ("T1a",),
     ),
     Fault(
         "threshold-at-equal",
