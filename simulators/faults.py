@@ -215,7 +215,7 @@ _ALL: Final = (
         "probability codes are rounded down instead of to the nearest",
         kinds.ROUNDED,
         nodes.floored,
-        # The mean shift, half a code, leaves T0's margin below seven noise bits only.
+        # Half a code on average: outside of T0's margin with few noise bits only, about five.
         ("T1a",),
     ),
     Fault(
