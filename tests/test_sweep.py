@@ -282,7 +282,6 @@ def test_the_command_writes_one_result_in_four_forms(options: SweepOptions) -> N
 
 
 def test_the_picture_shows_every_value_and_is_the_same_each_time(options: SweepOptions) -> None:
-    pytest.importorskip("matplotlib")
     from pspike_deploy.report.sweep_picture import picture
 
     document = sweep(options)

@@ -66,7 +66,7 @@ def sweep(
         from pspike_deploy.quantize.config import QuantConfig
         from pspike_deploy.report.progress import counted
         from pspike_deploy.report.sweep import caption, grid_table
-        from pspike_deploy.sweep.files import can_draw, write_files
+        from pspike_deploy.sweep.files import write_files
         from pspike_deploy.sweep.grid import Grid
         from pspike_deploy.sweep.sweep import SweepOptions
         from pspike_deploy.sweep.sweep import sweep as measure_all
@@ -104,8 +104,6 @@ def sweep(
         typer.echo(
             f"{cells} cells in {seconds:.0f} s; {', '.join(files)} in {options.out}", err=True
         )
-        if not can_draw():
-            typer.echo("no picture: pip install 'pspike-deploy[plots]' adds matplotlib", err=True)
 
 
 def _values(name: str, text: str) -> tuple[int | str, ...]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pspike_deploy.artefacts import to_json
 from pspike_deploy.atomic import write_file
 from pspike_deploy.report.sweep import PICTURE, csv_text, markdown
+from pspike_deploy.report.sweep_picture import picture
 
 
 def write_files(document: Mapping[str, Any], folder: Path) -> list[str]:
-    """Write ``sweep.json``, ``.csv``, ``.md`` and, where matplotlib is installed, ``.svg``.
+    """Write ``sweep.json``, ``.csv``, ``.md`` and ``.svg``.
 
     Returns:
         Names of the files.
@@ -25,16 +25,8 @@ def write_files(document: Mapping[str, Any], folder: Path) -> list[str]:
         "sweep.json": to_json(document),
         "sweep.csv": csv_text(document),
         "sweep.md": f"# Sweep of {document['model']['name']}\n\n{markdown(document)}",
+        PICTURE: picture(document),
     }
-    if can_draw():
-        from pspike_deploy.report.sweep_picture import picture
-
-        files[PICTURE] = picture(document)
     for name, text in files.items():
         write_file(folder / name, text.encode("utf-8"))
     return list(files)
-
-
-def can_draw() -> bool:
-    """Whether matplotlib, which draws the picture, is installed."""
-    return find_spec("matplotlib") is not None
