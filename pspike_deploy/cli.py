@@ -14,6 +14,7 @@ from pspike_deploy.commands.card import card
 from pspike_deploy.commands.export import export
 from pspike_deploy.commands.finetune import finetune
 from pspike_deploy.commands.look import check, inspect
+from pspike_deploy.commands.report import report
 from pspike_deploy.commands.run import compare, replay, simulate
 from pspike_deploy.commands.setup import doctor, lava_setup
 from pspike_deploy.commands.sweep import sweep
@@ -38,6 +39,7 @@ COMMANDS: Final = (
     (compare, "Example:  pspike compare fixed-point.npz lava.npz"),
     (verify, "Example:  pspike verify models/zoo/p_spikessm_digits.pt"),
     (replay, "Example:  pspike replay case.npz"),
+    (report, "Example:  pspike report build/digits --out digits.html"),
     (train, "Example:  pspike train p_spikessm_digits --out ."),
     (card, "Example:  pspike card p_spikessm_digits.pt --finetuned p_spikessm_digits-w4.nir"),
     (

@@ -21,6 +21,7 @@ from pspike_deploy import artefacts
 from pspike_deploy.data import ExportData
 from pspike_deploy.errors import EXIT_INCONCLUSIVE, EXIT_NEGATIVE, EXIT_VERIFIED
 from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
+from pspike_deploy.folder_report import record_excerpt, write_folder_report
 from pspike_deploy.golden import GOLDEN_SAMPLES, Golden, change_between, require_unchanged
 from pspike_deploy.graph.file import write_graph
 from pspike_deploy.graph.graph import Graph
@@ -135,6 +136,10 @@ class _Export:
             "verification": _verification_summary(verification),
         }
         artefacts.write_json(folder / "summary.json", summary)
+        artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
+        with self._stage("report", "Drawing the report"):
+            self._report(graph, integer, data, folder)
+        # Again, now with the seconds that the report took, which do not stand in it.
         artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
         return summary
 
@@ -252,7 +257,7 @@ class _Export:
         seconds = time.perf_counter() - start
         comparison = compare(expected, actual)
         recordings = folder / "recordings"
-        recordings.mkdir()
+        recordings.mkdir(exist_ok=True)
         expected.save(recordings / "fixed-point.npz")
         actual.save(recordings / "lava.npz")
         spikes = sum(int(v.sum()) for v in actual.spikes.values())
@@ -286,6 +291,17 @@ class _Export:
             overflows=overflows,
             device=self.options.device,
         )
+
+    def _report(self, graph: Graph, integer: Graph, data: ExportData, folder: Path) -> None:
+        record_excerpt(
+            graph,
+            integer,
+            data.x[:VERIFIED_SAMPLES],
+            noise=Noise.philox(self.options.seed),
+            folder=folder / "recordings",
+            device=self.options.device,
+        )
+        write_folder_report(folder)
 
     # --- documents -------------------------------------------------------------------------
 

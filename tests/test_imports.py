@@ -21,7 +21,7 @@ FLOORS = (
     ("verify",),
     ("quantize", "energy"),
     ("report", "artefacts", "data", "options", "golden"),
-    ("sources", "verification"),
+    ("sources", "verification", "folder_report"),
     ("verify_files",),
     ("pipeline",),
     ("api",),
