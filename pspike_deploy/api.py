@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.simulators.devices import BACKENDS as BACKENDS
+from pspike_deploy.simulators.devices import device_named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from pspike_deploy.graph.graph import Graph
     from pspike_deploy.numerics.noise import Noise
     from pspike_deploy.recording import Recording
-
-#: Names of the simulators.
-BACKENDS: Final = ("reference", "fixed-point", "interpreter", "lava")
 
 
 def load(path: str | Path, config: Mapping[str, Any] | str | Path | None = None) -> nn.Module:
@@ -67,27 +66,7 @@ def simulate(
     from pspike_deploy.numerics.noise import Noise
 
     noise = Noise.philox(0) if noise is None else noise
-    if backend == "reference":
-        from pspike_deploy.simulators import reference
-
-        return reference.run(graph, x, noise=noise, samples=samples, draw=draw, device=device)
-    if backend == "fixed-point":
-        from pspike_deploy.simulators import fixed_point
-
-        return fixed_point.run(graph, x, noise=noise, samples=samples, draw=draw)
-    if backend == "interpreter":
-        from pspike_deploy.simulators import interpreter
-
-        return interpreter.run(graph, x, noise=noise, samples=samples, draw=draw)
-    if backend == "lava":
-        from pspike_deploy.simulators.lava import backend as lava
-
-        return lava.run(graph, x, noise=noise, samples=samples, draw=draw)
-    raise PspikeError(
-        "E-USAGE",
-        f"unknown backend {backend!r}",
-        fix=f"choose one of: {', '.join(BACKENDS)}",
-    )
+    return device_named(backend, graph, device).run(x, noise=noise, samples=samples, draw=draw)
 
 
 def export(

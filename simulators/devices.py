@@ -7,17 +7,21 @@ which probabilities it drew with. Faulty devices, for tests of the verifier, wea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
 import numpy.typing as npt
 
+from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
 
 Spikes = Mapping[str, npt.NDArray[Any]]
+
+#: Names of the simulators.
+BACKENDS: Final = ("reference", "fixed-point", "interpreter", "lava")
 
 
 class Device(Protocol):
@@ -116,6 +120,112 @@ class FixedPointDevice:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class InterpreterDevice:
+    """An integer graph in the slow interpreter, which takes no spikes in place of its own."""
+
+    graph: Graph
+    backend: str = "interpreter"
+
+    def run(
+        self,
+        x: npt.ArrayLike,
+        *,
+        noise: Noise,
+        samples: npt.ArrayLike | None = None,
+        draw: int = 0,
+        record: Collection[str] | None = None,
+        replay: Spikes | None = None,
+    ) -> Recording:
+        """As :func:`pspike_deploy.simulators.interpreter.run`.
+
+        Raises:
+            PspikeError: E-USAGE for ``replay``.
+        """
+        from pspike_deploy.simulators import interpreter
+
+        _refuse_replay(self.backend, replay)
+        run = interpreter.run(self.graph, x, noise=noise, samples=samples, draw=draw)
+        return _only(run, record)
+
+
+@dataclass(frozen=True, eq=False)
+class LavaDevice:
+    """An integer graph in Lava's CPU simulator, which takes no spikes in place of its own.
+
+    ``progress``: called with the Lava step reached.
+    """
+
+    graph: Graph
+    progress: Callable[[int], None] | None = None
+    backend: str = "lava"
+
+    def run(
+        self,
+        x: npt.ArrayLike,
+        *,
+        noise: Noise,
+        samples: npt.ArrayLike | None = None,
+        draw: int = 0,
+        record: Collection[str] | None = None,
+        replay: Spikes | None = None,
+    ) -> Recording:
+        """As :func:`pspike_deploy.simulators.lava.backend.run`.
+
+        Raises:
+            PspikeError: E-USAGE for ``replay``.
+        """
+        from pspike_deploy.simulators.lava import backend
+
+        _refuse_replay(self.backend, replay)
+        run = backend.run(
+            self.graph, x, noise=noise, samples=samples, draw=draw, progress=self.progress
+        )
+        return _only(run, record)
+
+
 def device_of(graph: Graph, device: str = "auto") -> Device:
     """The simulator that verification takes for a graph; ``device``: where a reference runs."""
     return FixedPointDevice(graph) if graph.is_integer else ReferenceDevice(graph, device)
+
+
+def device_named(backend: str, graph: Graph, device: str = "auto") -> Device:
+    """A simulator by its name; it refuses graphs of the wrong kind when it runs.
+
+    Args:
+        backend: one of :data:`BACKENDS`.
+        graph: what it runs.
+        device: where a reference runs.
+
+    Raises:
+        PspikeError: E-USAGE for an unknown name.
+    """
+    if backend == "reference":
+        return ReferenceDevice(graph, device)
+    if backend == "fixed-point":
+        return FixedPointDevice(graph)
+    if backend == "interpreter":
+        return InterpreterDevice(graph)
+    if backend == "lava":
+        return LavaDevice(graph)
+    raise PspikeError(
+        "E-USAGE", f"unknown backend {backend!r}", fix=f"choose one of: {', '.join(BACKENDS)}"
+    )
+
+
+def _refuse_replay(backend: str, replay: Spikes | None) -> None:
+    if replay:
+        raise PspikeError(
+            "E-USAGE",
+            f"the backend {backend!r} takes no spikes in place of its own",
+            why="it computes step by step what the graph says and nothing else",
+            fix="replay spikes into the fixed-point simulator: it equals this one in every integer",
+        )
+
+
+def _only(run: Recording, record: Collection[str] | None) -> Recording:
+    """A recording of the nodes that were asked for."""
+    if record is None:
+        return run
+    kept = {name: value for name, value in run.values.items() if name in record}
+    return replace(run, values=kept)
