@@ -40,13 +40,16 @@ class Recording:
         probabilities: spike probability of each sampling node, shape (sample, step, neuron). A
             float run stores p (float64), an integer run a code (int64), p = code / 2**bits with the
             bits of :meth:`code_bits`.
-        outputs: output of the graph after the last step, shape (sample, output).
+        outputs: output of the graph after the last step, shape (sample, output); no column where a
+            recording made elsewhere holds none.
         samples: index of each sample in the data set, shape (sample,).
         run: what ran, as plain data: ``backend``, ``graph`` (digest), ``noise``, ``draw``,
             ``integer`` (bool), ``noise_bits``, ``fraction_bits`` by node, ``order`` (nodes in
             topological order), ``latency`` by node, ``probability_bits`` by node where they differ
             from ``noise_bits``; of integer runs ``overflows`` (count), of the simulators also
-            ``overflows_by_node`` (:func:`overflow_facts`).
+            ``overflows_by_node`` (:func:`overflow_facts`). A recording made elsewhere has
+            ``foreign``, ``latency_known``, ``notes`` and perhaps ``labels``; see
+            :mod:`pspike_deploy.foreign_recordings`.
     """
 
     values: Mapping[str, Array]
@@ -66,8 +69,14 @@ class Recording:
         return found.astype(np.float64) * (2.0 ** -self.code_bits(name) if codes else 1.0)
 
     @property
+    def has_outputs(self) -> bool:
+        """Whether the output of the graph was recorded."""
+        return bool(self.outputs.shape[1])
+
+    @property
     def predictions(self) -> Array:
-        """Class with the largest output, shape (sample,); ties go to the smaller number."""
+        """Class with the largest output, shape (sample,); ties go to the smaller number. Only where
+        outputs were recorded."""
         return np.asarray(np.argmax(self.outputs, axis=-1))
 
     @property

@@ -53,11 +53,34 @@ def read_tree(path: str | os.PathLike[str]) -> Tree:
             is not a complete HDF5 file, has no group ``/node``, passes a size limit, or holds what
             a NIR file has no use for (links, virtual or external datasets, references).
     """
+    tree = read_groups(path)
+    if not isinstance(tree.get("node"), dict):
+        raise PspikeError(
+            "E-GRAPH-FILE",
+            "the file is not a NIR graph",
+            why="an HDF5 file without a group /node",
+            fix="give a file written by nir.write or by this tool",
+            where=str(path),
+        )
+    return tree
+
+
+def read_groups(path: str | os.PathLike[str], attributes: tuple[str, ...] = ()) -> Tree:
+    """Read any HDF5 file of groups, strings and numbers, as hardened as :func:`read_tree`.
+
+    Args:
+        path: the file.
+        attributes: numbers that groups may carry as attributes; they stand in the tree as 0-d
+            arrays under their name with ``@`` in front.
+
+    Raises:
+        PspikeError: as :func:`read_tree`, but for the group ``/node``.
+    """
     source = Path(path)
     size = _regular_file_size(source)
     if size > MAX_FILE_BYTES:
         raise _refusal(source, "/", f"the file has {size} bytes; the limit is {MAX_FILE_BYTES}")
-    if not _is_hdf5(source):
+    if not is_hdf5(source):
         raise PspikeError(
             "E-GRAPH-FILE",
             "the file is not an HDF5 file",
@@ -68,7 +91,7 @@ def read_tree(path: str | os.PathLike[str]) -> Tree:
     try:
         # No lock: files are written whole and moved into place, so a reader needs none.
         with h5py.File(source, "r", locking=False) as file:
-            tree = _Reader(source, size).group(file, "/", 0)
+            return _Reader(source, size, attributes).group(file, "/", 0)
     except PspikeError:
         raise
     except Exception as error:  # h5py raises many unrelated types on damaged files
@@ -79,15 +102,6 @@ def read_tree(path: str | os.PathLike[str]) -> Tree:
             fix="copy or export the file again; it is truncated or damaged",
             where=str(source),
         ) from error
-    if not isinstance(tree.get("node"), dict):
-        raise PspikeError(
-            "E-GRAPH-FILE",
-            "the file is not a NIR graph",
-            why="an HDF5 file without a group /node",
-            fix="give a file written by nir.write or by this tool",
-            where=str(source),
-        )
-    return tree
 
 
 def write_tree(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
@@ -131,8 +145,9 @@ def _write_group(group: Any, tree: Mapping[str, Any]) -> None:
 class _Reader:
     """One pass over a file with what it may still read."""
 
-    def __init__(self, source: Path, file_bytes: int) -> None:
+    def __init__(self, source: Path, file_bytes: int, attributes: tuple[str, ...] = ()) -> None:
         self.source = source
+        self.attributes = attributes
         self.file_bytes = max(file_bytes, 1)
         self.memory_left = min(MAX_MEMORY_BYTES, _FREE_BYTES + _EXPANSION * file_bytes)
         self.objects_left = MAX_OBJECTS
@@ -166,7 +181,17 @@ class _Reader:
                 tree[name] = self.dataset(found, path)
             else:
                 raise self.refuse(path, "neither a group nor a dataset")
+        for name in self.attributes:
+            if name in group.attrs:
+                tree[f"@{name}"] = self.attribute(group.attrs, name, where)
         return tree
+
+    def attribute(self, attributes: Any, name: str, where: str) -> npt.NDArray[Any]:
+        """One number beside a group; its kind is known before it is read."""
+        found = attributes.get_id(name)
+        if found.shape != () or found.dtype.kind not in "iuf" or found.dtype.itemsize > 8:
+            raise self.refuse(where, f"the attribute {name} is not one number")
+        return np.asarray(attributes[name])
 
     def dataset(self, dataset: Any, where: str) -> Any:
         """A dataset, read only after its kind and size are known to be harmless."""
@@ -294,7 +319,8 @@ def _regular_file_size(source: Path) -> int:
     return status.st_size
 
 
-def _is_hdf5(source: Path) -> bool:
+def is_hdf5(source: Path) -> bool:
+    """Whether a file begins like an HDF5 file."""
     with source.open("rb") as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
