@@ -159,9 +159,7 @@ def _sorted_by_key(arrays: Mapping[str, Array]) -> tuple[Parts, list[str]]:
         kind, slash, node = key.partition("/")
         if kind in KINDS and slash and node:
             parts.arrays[kind][node] = array
-        elif kind == "fraction_bits" and slash and node:
-            parts.single[key] = array
-        elif key in SINGLE:
+        elif (kind == "fraction_bits" and slash and node) or key in SINGLE:
             parts.single[key] = array
         elif key in TEXTS:
             text = str(array) if array.dtype.kind == "U" and array.ndim == 0 else ""

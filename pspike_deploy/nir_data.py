@@ -33,7 +33,7 @@ OBSERVABLES: Final = ("spikes", "values", "probabilities")
 _ROUNDING: Final = 1e-6
 
 
-class _Unusable(ValueError):
+class _UnusableError(ValueError):
     """Why an observable cannot be read."""
 
 
@@ -64,7 +64,7 @@ def read_nir_data(path: str | Path, step: float | None = None) -> Recording:
     groups = dict(_observables(nodes, problems))
     try:
         length = _step(groups, step)
-    except _Unusable as error:
+    except _UnusableError as error:
         raise refusal(path, [*problems, str(error)]) from error
     for node, observables in groups.items():
         for name, group in observables.items():
@@ -74,7 +74,7 @@ def read_nir_data(path: str | Path, step: float | None = None) -> Recording:
                 continue
             try:
                 parts.arrays[kind][node] = _gridded(group, length)
-            except _Unusable as error:
+            except _UnusableError as error:
                 problems.append(f"{name} of {node}: {error}")
     if parts.arrays["probabilities"]:
         odds = parts.arrays["probabilities"]
@@ -145,7 +145,7 @@ def _step(groups: Mapping[str, Mapping[str, Tree]], step: float | None) -> float
     every = [group for observables in groups.values() for group in observables.values()]
     lengths = {float(group["@dt"]) for group in every if "@dt" in group and "data" in group}
     if len(lengths) > 1:
-        raise _Unusable(f"steps of different lengths: {sorted(lengths)}")
+        raise _UnusableError(f"steps of different lengths: {sorted(lengths)}")
     if lengths:
         (length,) = lengths
         return length
@@ -153,7 +153,9 @@ def _step(groups: Mapping[str, Mapping[str, Tree]], step: float | None) -> float
         times = np.asarray(group.get("time", 0), np.float64).reshape(-1)
         times = np.append(times[np.isfinite(times)], float(group.get("@t_max", 0)))
         if not np.array_equal(times, np.floor(times)):
-            raise _Unusable("the times are no whole numbers; give the length of a step with --dt")
+            raise _UnusableError(
+                "the times are no whole numbers; give the length of a step with --dt"
+            )
     return 1.0
 
 
@@ -163,27 +165,27 @@ def _gridded(group: Tree, step: float) -> Array:
     if isinstance(data, np.ndarray):
         return data
     if not (isinstance(idx, np.ndarray) and isinstance(time, np.ndarray)):
-        raise _Unusable("neither time-gridded data nor events")
+        raise _UnusableError("neither time-gridded data nor events")
     if idx.ndim != 2 or idx.shape != time.shape or idx.dtype.kind not in "iu":
-        raise _Unusable(f"events have shapes {idx.shape} and {time.shape}, dtype {idx.dtype}")
+        raise _UnusableError(f"events have shapes {idx.shape} and {time.shape}, dtype {idx.dtype}")
     if time.dtype.kind not in "fiu":
-        raise _Unusable(f"times have dtype {time.dtype}")
+        raise _UnusableError(f"times have dtype {time.dtype}")
     neurons, steps = _extent(group, step, len(idx))
     real = idx != -1
     rows, which = np.nonzero(real)[0], idx[real].astype(np.int64)
     if which.size and not 0 <= which.min() <= which.max() < neurons:
-        raise _Unusable(f"event indices leave 0 … {neurons - 1}")
+        raise _UnusableError(f"event indices leave 0 … {neurons - 1}")
     with np.errstate(invalid="ignore", over="ignore"):
         at = np.floor(time[real].astype(np.float64) / step + _ROUNDING)
     if at.size and not (at.min() >= 0 and at.max() < steps):  # NaN is refused, too
-        raise _Unusable(f"event times leave 0 … {float(group['@t_max'])}")
+        raise _UnusableError(f"event times leave 0 … {float(group['@t_max'])}")
     places = rows, at.astype(np.int64), which
     flat = np.ravel_multi_index(places, (len(idx), steps, neurons))
     if len(np.unique(flat)) < flat.size:
-        raise _Unusable("a neuron has two events in one step; give a shorter step with --dt")
+        raise _UnusableError("a neuron has two events in one step; give a shorter step with --dt")
     value = group.get("value")
     if value is not None and np.shape(value) != idx.shape:
-        raise _Unusable(f"values have shape {np.shape(value)}, events {idx.shape}")
+        raise _UnusableError(f"values have shape {np.shape(value)}, events {idx.shape}")
     grid = np.zeros((len(idx), steps, neurons), np.uint8 if value is None else np.float64)
     grid[places] = 1 if value is None else value[real]
     return grid
@@ -192,13 +194,13 @@ def _gridded(group: Tree, step: float) -> Array:
 def _extent(group: Tree, step: float, samples: int) -> tuple[int, int]:
     """Neurons and steps of events."""
     if "@n_neurons" not in group or "@t_max" not in group:
-        raise _Unusable("n_neurons or t_max is missing")
+        raise _UnusableError("n_neurons or t_max is missing")
     neurons, end = float(group["@n_neurons"]), float(group["@t_max"])
     if not (step > 0 and np.isfinite(step)):
-        raise _Unusable(f"a step of {step} is no length of time")
+        raise _UnusableError(f"a step of {step} is no length of time")
     steps = np.floor(end / step + _ROUNDING)
     if not (neurons >= 1 and steps >= 1 and max(samples, 1) * steps * neurons <= MOST_VALUES):
-        raise _Unusable(
+        raise _UnusableError(
             f"{samples} samples of {steps:g} steps and {neurons:g} neurons; there are between 1 "
             f"and {MOST_VALUES} values"
         )

@@ -180,7 +180,7 @@ def test_events_without_a_step_need_one(tmp_path: Path) -> None:
         ([[1]], [[-1.0]], 2, 2.0, "event times leave"),
         ([[1, 1]], [[0.0, 0.0]], 2, 2.0, "two events in one step"),
         ([[1]], [[0.0]], 2, 1e18, "values"),
-        ([[1]], [[0.0]], 2, np.nan, "nan"),
+        ([[1]], [[0.0]], 2, np.nan, "whole numbers"),
         ([[1]], [[0.0]], 2**40, 2.0, "values"),
     ],
 )

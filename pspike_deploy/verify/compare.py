@@ -11,7 +11,8 @@ anything else (float and integer)   never; the metrics state the error
 ==================================  =====================================================
 
 The first divergence is the first in the order sample, step, node (topological), neuron. Recordings
-are aligned to sample and step whatever the latency of the backend, so latency is only stated.
+are aligned to sample and step whatever the latency of the backend, so latency is only stated; where
+a recording made elsewhere declares none, it is found (:mod:`pspike_deploy.verify.latency`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pspike_deploy.verify.divergence import (
     Rule,
     differing_bit,
 )
+from pspike_deploy.verify.latency import aligned
 
 __all__ = ["OUTPUTS", "Comparison", "Divergence", "NodeComparison", "compare", "differing_bit"]
 
@@ -67,24 +69,30 @@ def compare(a: Recording, b: Recording, *, tolerance: float = 0.0) -> Comparison
         raise _not_comparable(
             "share no node", f"first: {', '.join(a.values)}; second: {', '.join(b.values)}"
         )
-    if a.outputs.shape[1:] != b.outputs.shape[1:]:
+    with_outputs = a.has_outputs and b.has_outputs
+    if with_outputs and a.outputs.shape[1:] != b.outputs.shape[1:]:
         raise _not_comparable(
             "have different numbers of outputs", f"{a.outputs.shape} and {b.outputs.shape}"
         )
+    notes = _notes(a, b, len(samples.indices))
+    a, b, shifts = aligned(a, b, samples.rows_a, samples.rows_b)
     pairs = [_Pair(name, a, b, samples, tolerance) for name in names]
     first = _first_divergence(pairs, samples.indices)
-    if first is None:
+    if first is None and with_outputs:
         first = _output_divergence(a, b, samples, tolerance, pairs[0].steps)
-    outputs = _error(a.outputs[samples.rows_a], b.outputs[samples.rows_b])
-    agree = a.predictions[samples.rows_a] == b.predictions[samples.rows_b]
+    outputs, agree = np.zeros(0), None
+    if with_outputs:
+        outputs = _error(a.outputs[samples.rows_a], b.outputs[samples.rows_b])
+        same = a.predictions[samples.rows_a] == b.predictions[samples.rows_b]
+        agree = float(same.mean())
     return Comparison(
         first_divergence=first,
         nodes=tuple(pair.metrics() for pair in pairs),
         samples=tuple(int(s) for s in samples.indices),
         backends=_backends(a, b),
         output_max_error=_largest(outputs),
-        prediction_agreement=float(agree.mean()),
-        notes=_notes(a, b, len(samples.indices)),
+        prediction_agreement=agree,
+        notes=(*notes, *shifts),
     )
 
 
@@ -348,9 +356,12 @@ def _notes(a: Recording, b: Recording, compared: int) -> tuple[str, ...]:
     notes = [
         f"the {what} of the two runs differ"
         for key, what in (("graph", "graphs"), ("noise", "noises"), ("draw", "draws"))
-        if a.run.get(key) != b.run.get(key)
+        if a.run.get(key) != b.run.get(key) and _is_known(a, key) and _is_known(b, key)
     ]
     for which, recording, other in (("first", a, b), ("second", b, a)):
+        if not _is_known(recording, "noise"):
+            notes.append(f"nothing is known about the noise of the {which} recording")
+        notes += [f"{which} recording: {note}" for note in recording.run.get("notes", ())]
         only = [name for name in _order(recording) if name not in other.values]
         if only:
             notes.append(f"only in the {which} recording: {', '.join(only)}")
@@ -358,6 +369,11 @@ def _notes(a: Recording, b: Recording, compared: int) -> tuple[str, ...]:
         if left:
             notes.append(f"{left} sample(s) of the {which} recording are not in the other one")
     return tuple(notes)
+
+
+def _is_known(recording: Recording, key: str) -> bool:
+    """Whether a recording made elsewhere says what ran, with which noise."""
+    return recording.run.get(key) not in ("", {"kind": "unknown"})
 
 
 def _not_comparable(what: str, why: str, where: str | None = None) -> PspikeError:

@@ -122,7 +122,8 @@ class Comparison:
         samples: indices in the data set that were compared.
         backends: what made the two recordings.
         output_max_error: largest absolute difference of the outputs after the last step.
-        prediction_agreement: share of samples with the same predicted class.
+        prediction_agreement: share of samples with the same predicted class; None where a recording
+            holds no outputs.
         notes: facts that explain differences, such as two different graphs or noises.
     """
 
@@ -131,7 +132,7 @@ class Comparison:
     samples: tuple[int, ...]
     backends: tuple[str, str]
     output_max_error: float
-    prediction_agreement: float
+    prediction_agreement: float | None
     notes: tuple[str, ...]
 
     @property
