@@ -36,7 +36,14 @@ COMMANDS: Final = (
         simulate,
         "Example:  pspike simulate build/digits/quantized.nir --data x.npy --out run.npz",
     ),
-    (compare, "Example:  pspike compare fixed-point.npz lava.npz"),
+    (
+        compare,
+        "Examples:  pspike compare model.pt quantized.nir;  "
+        "pspike compare quantized.nir interpreter:quantized.nir;  "
+        "pspike compare build/digits build/digits/lava --replay case.npz;  "
+        "pspike compare model.pt@fold_batch_norm model.pt@quantize --data x.npy;  "
+        "pspike compare quantized.nir chip.npz",
+    ),
     (verify, "Example:  pspike verify models/zoo/p_spikessm_digits.pt"),
     (replay, "Example:  pspike replay case.npz"),
     (report, "Example:  pspike report build/digits --out digits.html"),

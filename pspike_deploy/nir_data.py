@@ -205,3 +205,14 @@ def _extent(group: Tree, step: float, samples: int) -> tuple[int, int]:
             f"and {MOST_VALUES} values"
         )
     return int(neurons), int(steps)
+
+
+def holds_nir_data(path: Path) -> bool:
+    """Whether an HDF5 file holds recorded traces; False for graphs and for damaged files."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return "nodes" in file and "node" not in file
+    except Exception:  # h5py raises many unrelated types on damaged files
+        return False

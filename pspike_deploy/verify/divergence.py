@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 #: What differs at a divergence; ``output``: the output of the graph after the last step.
@@ -34,6 +34,8 @@ class Divergence:
         probability_a: spike probability in the first recording, of a sampling node.
         probability_b: spike probability in the second recording, of a sampling node.
         backends: what made the two recordings.
+        expressions: what each side computes there, with its numbers, where its graph and the
+            inputs of the node are known (:mod:`pspike_deploy.verify.expressions`).
     """
 
     sample: int
@@ -47,6 +49,20 @@ class Divergence:
     probability_a: float | None
     probability_b: float | None
     backends: tuple[str, str]
+    expressions: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def swapped(self) -> Divergence:
+        """The same with the second recording as the first one."""
+        return replace(
+            self,
+            a=self.b,
+            b=self.a,
+            probability_a=self.probability_b,
+            probability_b=self.probability_a,
+            backends=self.backends[::-1],
+            expressions=self.expressions[::-1],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for ``--json``; NaN and infinite values as text."""

@@ -184,7 +184,7 @@ def run_replay(path: str | Path) -> ReplayResult:
     """
     header, arrays = _read(Path(path))
     try:
-        node, unit, inputs = _rebuild(header, arrays)
+        node, unit, inputs = rebuild(header, arrays)
         at = header["divergence"]
         expected = {side: arrays[f"expected_{side}"].tolist() for side in ("a", "b")}
         by_codes = at["quantity"] == "probability"
@@ -350,9 +350,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return header, arrays
 
 
-def _rebuild(
-    header: dict[str, Any], arrays: dict[str, Array]
+def rebuild(
+    header: dict[str, Any], arrays: dict[str, Array], machine_type: type[Machine] = Machine
 ) -> tuple[Node, Unit, list[tuple[list[Any], ...]]]:
+    """Node, unit and the inputs of every step of a case, ready for the interpreter."""
     prefix = "parameter/"
     fields = {
         key[len(prefix) :]: tuple(value) if isinstance(value, list) else value
@@ -363,7 +364,7 @@ def _rebuild(
         raise ValueError(f"a case holds one neuron, not {fields['shape']}")
     node = NODE_TYPES[header["type"]](**fields)
     uniforms = _stored_uniforms(header, arrays) if node.noise_site is not None else []
-    machine = Machine(
+    machine = machine_type(
         str(header["overflow"]),
         int(header["noise_bits"]),
         lambda _site, _sample, step, _neurons: [uniforms[step]],
