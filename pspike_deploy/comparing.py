@@ -80,7 +80,7 @@ class Conditions:
 
 
 def compare_subjects(
-    a: str, b: str, options: CompareOptions, watcher: Watcher | None = None
+    a: str, b: str, options: CompareOptions | None = None, watcher: Watcher | None = None
 ) -> Comparison:
     """Open two subjects, run what can be run, compare, and write a replay case where asked for.
 
@@ -88,7 +88,7 @@ def compare_subjects(
         PspikeError: what opening, running and comparing raise; E-USAGE for a replay case without an
             integer graph; E-RECORDING-FILE where a recording does not fit the other side's graph.
     """
-    watcher = watcher or NoWatcher()
+    options, watcher = options or CompareOptions(), watcher or NoWatcher()
     watcher.stage(f"Opening {a} and {b}")
     noise_of(options.noise, options.seed)  # what is wrong is said before anything runs
     subjects = open_subject(a, options.opening), open_subject(b, options.opening)

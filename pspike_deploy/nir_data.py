@@ -60,7 +60,8 @@ def read_nir_data(path: str | Path, step: float | None = None) -> Recording:
     nodes = tree.get("nodes")
     if not isinstance(nodes, Mapping):
         raise refusal(path, ["it holds no group /nodes"], "write it with nir.write_data")
-    parts, problems = Parts(), []
+    parts = Parts()
+    problems: list[str] = []
     groups = dict(_observables(nodes, problems))
     try:
         length = _step(groups, step)
@@ -110,7 +111,9 @@ def write_nir_data(recording: Recording, path: str | Path) -> None:
     write_file(path, buffer.getvalue())
 
 
-def _observables(nodes: Tree, problems: list[str]) -> list[tuple[str, dict[str, Tree]]]:
+def _observables(
+    nodes: Mapping[str, Any], problems: list[str]
+) -> list[tuple[str, dict[str, Tree]]]:
     found = []
     for name, node in nodes.items():
         observables = node.get("observables") if isinstance(node, Mapping) else None

@@ -163,7 +163,8 @@ def _(node: Bernoulli, step: _Step) -> str:
     compared = "<" if step.y else ">="
     return (
         f"a*x + b = {a}*{x} + {b} = {total}; "
-        f"half_up({total} >> {shift}) = Q = {step.code} of 2**{k}; U = {u} {compared} Q: spike {step.y}"
+        f"half_up({total} >> {shift}) = Q = {step.code} of 2**{k}; "
+        f"U = {u} {compared} Q: spike {step.y}"
     )
 
 
