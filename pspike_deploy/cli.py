@@ -38,11 +38,13 @@ COMMANDS: Final = (
     ),
     (
         compare,
-        "Examples:  pspike compare model.pt quantized.nir;  "
-        "pspike compare quantized.nir interpreter:quantized.nir;  "
-        "pspike compare build/digits build/digits/lava --replay case.npz;  "
-        "pspike compare model.pt@fold_batch_norm model.pt@quantize --data x.npy;  "
-        "pspike compare quantized.nir chip.npz",
+        "\b\n"
+        "Examples:\n"
+        "  pspike compare model.pt quantized.nir\n"
+        "  pspike compare quantized.nir interpreter:quantized.nir\n"
+        "  pspike compare build/digits build/digits/lava --replay case.npz\n"
+        "  pspike compare model.pt@load model.pt@quantize --data x.npy\n"
+        "  pspike compare quantized.nir chip.npz",
     ),
     (verify, "Example:  pspike verify models/zoo/p_spikessm_digits.pt"),
     (replay, "Example:  pspike replay case.npz"),
