@@ -24,6 +24,7 @@ from pspike_deploy.simulators import fixed_point
 from pspike_deploy.simulators.devices import InterpreterDevice, device_named
 from pspike_deploy.sources import load_data, load_model
 from pspike_deploy.subjects import PASS_NAMES, Opening, noise_of_run, open_subject
+from pspike_deploy.verify.latency import best_shift
 from pspike_deploy.verify.replay import run_replay
 
 MODEL = Path(__file__).parent.parent / "models" / "zoo" / "p_spikessm_digits.pt"
@@ -219,6 +220,15 @@ def test_an_undeclared_latency_is_found_and_stated(late: int, folder: Path, tmp_
     spiking = [node.latency for node in result.nodes]
     assert spiking == [(0, late * (number + 1)) for number in range(4)]
     assert any("declares no latency" in note for note in result.notes)
+
+
+def test_unrelated_spikes_are_not_shifted() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        spikes = rng.random((2, 2, 30, 16)) < 0.1
+        assert best_shift("a", *spikes).steps == 0
+    late = np.roll(spikes[0], 3, axis=1)
+    assert best_shift("a", spikes[0], late).steps == 3
 
 
 def test_a_declared_latency_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:

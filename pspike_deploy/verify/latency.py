@@ -20,6 +20,10 @@ Array = npt.NDArray[Any]
 #: Largest latency that is looked for, in steps: the depth of a pipeline.
 MOST_LATE: Final = 8
 
+#: A shift counts where it leaves at most this share of the difference that there is without one.
+#: Among unrelated spikes some shift always matches best, by a few per cent.
+CLEARLY: Final = 0.5
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -27,7 +31,7 @@ class Shift:
 
     Attributes:
         node: name of the node.
-        steps: how many steps late it is.
+        steps: how many steps late it is; 0 where no shift matches clearly better than none.
         apart: mean absolute difference under the shift; of spikes the share that differs.
         apart_unshifted: the same without it.
     """
@@ -47,6 +51,8 @@ class Shift:
 def best_shift(node: str, prompt: Array, late: Array, most: int = MOST_LATE) -> Shift:
     """The latency 0 … ``most`` under which two traces differ least; of equals the smallest.
 
+    It counts only where it is :data:`CLEARLY` better than none.
+
     Args:
         node: name of the node.
         prompt: what the node does, (sample, step, neuron), real numbers.
@@ -59,6 +65,7 @@ def best_shift(node: str, prompt: Array, late: Array, most: int = MOST_LATE) -> 
     for shift in range(min(most, steps - 1) + 1):
         apart.append(float(np.abs(late[:, shift:] - prompt[:, : steps - shift]).mean()))
     found = int(np.argmin(apart))
+    found = found if apart[found] <= CLEARLY * apart[0] else 0
     return Shift(node, found, apart[found], apart[0])
 
 
@@ -110,7 +117,10 @@ def _shift_notes(which: str, shifts: Mapping[str, Shift]) -> list[str]:
     """What was found; a latency of zero is a finding, too."""
     late = [str(shift) for shift in shifts.values() if shift.steps]
     if not late:
-        return [f"the {which} recording declares no latency; without any it matches best"]
+        return [
+            f"the {which} recording declares no latency; no shift of 1 to {MOST_LATE} steps "
+            "matches clearly better than none"
+        ]
     return [
         f"the {which} recording declares no latency; it matches best, and is compared, with these "
         f"nodes as many steps earlier: {', '.join(late)}"
