@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -181,12 +181,24 @@ def graph_after(
     return result
 
 
-def noise_of_run(run: Any) -> Noise | None:
-    """The noise that a recording's header tells of; None where it cannot be made again."""
+def noise_of_run(run: Mapping[str, Any]) -> Noise | None:
+    """The noise that a recording's header tells of; None where it cannot be made again.
+
+    Raises:
+        PspikeError: E-RECORDING-FILE, E-USAGE where the header is not usable.
+    """
     facts = run.get("noise", {})
-    if facts.get("kind") == "philox4x64-10":
-        return Noise.philox(facts["seed"])
-    return described(facts)
+    try:
+        if facts.get("kind") == "philox4x64-10":
+            return Noise.philox(facts["seed"])
+        return described(facts)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise PspikeError(
+            "E-RECORDING-FILE",
+            "the recording does not say which noise it had",
+            why=f"{facts!r:.200}: {type(error).__name__}: {error}",
+            fix="record again with 'pspike simulate GRAPH --out recording.npz'",
+        ) from error
 
 
 # --- what a name is ------------------------------------------------------------------------
@@ -304,10 +316,7 @@ def _config_of(folder: Path) -> QuantConfig:
 def _bundle(text: str, folder: Path) -> Subject:
     """A Lava bundle; the graph is that of the export it lies in, where it is the same."""
     bundle = LavaBundle.load(folder)
-    beside = folder.resolve().parent / "quantized.nir"
-    graph = read_graph(beside) if beside.is_file() else None
-    if graph is not None and graph.digest != bundle.manifest["graph"]:
-        graph = None
+    graph = _graph_beside(folder, bundle.manifest["graph"])
 
     def record() -> Recording:
         from pspike_deploy.simulators.lava import backend
@@ -317,6 +326,13 @@ def _bundle(text: str, folder: Path) -> Subject:
     return Subject(text, "lava-bundle", graph=graph, record=record)
 
 
+def _graph_beside(path: Path, digest: str) -> Graph | None:
+    """The integer graph of the export that a bundle or a folder of recordings lies in."""
+    beside = path.resolve().parent / "quantized.nir"
+    graph = read_graph(beside) if beside.is_file() else None
+    return graph if graph is not None and graph.digest == digest else None
+
+
 def _recorded(text: str, path: Path, opening: Opening) -> Subject:
     if path.suffix != ".npz":
         found = read_nir_data(path, opening.step)
@@ -324,8 +340,10 @@ def _recorded(text: str, path: Path, opening: Opening) -> Subject:
         found = read_foreign(path)
     else:
         found = Recording.load(path)
-    kind: Kind = "foreign" if found.run.get("foreign") else "recording"
-    return Subject(text, kind, record=lambda: found)
+    if found.run.get("foreign"):
+        return Subject(text, "foreign", record=lambda: found)
+    graph = _graph_beside(path.resolve().parent, str(found.run["graph"]))
+    return Subject(text, "recording", graph=graph, record=lambda: found)
 
 
 def _names(path: Path) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,28 @@ def test_the_noise_of_a_recording_is_made_again() -> None:
         assert told is not None
         assert told.describe() == noise.describe()
     assert noise_of_run({"noise": {"kind": "unknown"}}) is None
+    wrong: list[dict[str, Any]] = [{}, {"seed": -1}, {"seed": "x"}, {"taps": []}]
+    for kind in ("philox4x64-10", "lfsr", "lcg"):
+        for facts in wrong:
+            with suppress(PspikeError):
+                noise_of_run({"noise": {"kind": kind, **facts}})
+
+
+def test_the_graph_of_an_export_is_found_beside_its_recordings(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "recordings").mkdir()
+    path = folder / "recordings" / "fixed-point.npz"
+    shutil.copy(folder / "run.npz", path)
+    graph = open_subject(str(path)).graph
+    assert graph is not None
+    assert graph.is_integer
+    run = Recording.load(path)
+    values = {**run.values, "l01_d_ssm": run.values["l01_d_ssm"] + 1}
+    replace(run, values=values).save(tmp_path / "wrong.npz")
+    options = CompareOptions(replay=tmp_path / "case.npz")
+    compare_subjects(str(path), str(tmp_path / "wrong.npz"), options)
+    assert run_replay(tmp_path / "case.npz").agrees_with == "a"
 
 
 def test_devices_that_cannot_replay_say_so(folder: Path) -> None:
