@@ -39,12 +39,11 @@ COMMANDS: Final = (
     (
         compare,
         "\b\n"
-        "Examples:\n"
-        "  pspike compare model.pt quantized.nir\n"
-        "  pspike compare quantized.nir interpreter:quantized.nir\n"
-        "  pspike compare build/digits build/digits/lava --replay case.npz\n"
-        "  pspike compare model.pt@load model.pt@quantize --data x.npy\n"
-        "  pspike compare quantized.nir chip.npz",
+        "Example:  pspike compare model.pt quantized.nir\n"
+        "          pspike compare quantized.nir interpreter:quantized.nir\n"
+        "          pspike compare build/digits build/digits/lava --replay case.npz\n"
+        "          pspike compare model.pt@load model.pt@quantize --data x.npy\n"
+        "          pspike compare quantized.nir chip.npz",
     ),
     (verify, "Example:  pspike verify models/zoo/p_spikessm_digits.pt"),
     (replay, "Example:  pspike replay case.npz"),

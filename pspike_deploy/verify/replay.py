@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import singledispatch
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,21 +21,14 @@ from pspike_deploy.archives import read_arrays
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     NODE_TYPES,
-    Bernoulli,
-    ChannelAffine,
-    DiagonalSSM,
-    LeakyIntegrator,
     Linear,
     Node,
-    SecondOrderSSM,
     SoftmaxSum,
     TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
-from pspike_deploy.numerics.fixed_point import Format
 from pspike_deploy.numerics.generators import GeneratorNoise, described
 from pspike_deploy.numerics.noise import UNIFORM_BITS, Noise
 from pspike_deploy.recording import Recording
@@ -44,6 +36,8 @@ from pspike_deploy.simulators.interpreter import input_points, run_node
 from pspike_deploy.simulators.interpreter_nodes import Machine, Unit, half_up
 from pspike_deploy.simulators.interpreter_noise import words_of
 from pspike_deploy.verify.divergence import OUTPUTS, Divergence
+from pspike_deploy.verify.single_neuron import formats_of_neuron
+from pspike_deploy.verify.single_neuron import only_neuron as only_neuron
 
 _FORMAT = "pspike-replay"
 #: Version 1 held noise integers of ``noise_bits`` bits.
@@ -156,7 +150,7 @@ def replay_case(
         "graph": graph.digest,
         "node": name,
         "type": type(node).__name__,
-        "quantization": _formats_of_neuron(formats, neuron).to_dict(),
+        "quantization": formats_of_neuron(formats, neuron).to_dict(),
         "f_in": [] if isinstance(node, Linear) else points[neuron : neuron + 1],
         "noise_bits": graph.semantics.noise_bits,
         "overflow": graph.semantics.overflow,
@@ -201,67 +195,6 @@ def run_replay(path: str | Path) -> ReplayResult:
 
 
 # --- cutting a neuron out ------------------------------------------------------------------
-
-
-@singledispatch
-def only_neuron(node: Node, neuron: int) -> Node:
-    """The node with one of its neurons; nodes without parameters per neuron keep a shape only."""
-    return replace(node, shape=(1,))  # type: ignore[call-arg]
-
-
-@only_neuron.register
-def _(node: Linear, neuron: int) -> Node:
-    return Linear(node.weight[neuron : neuron + 1])
-
-
-@only_neuron.register(ChannelAffine)
-@only_neuron.register(Bernoulli)
-def _(node: ChannelAffine | Bernoulli, neuron: int) -> Node:
-    return replace(node, a=node.a[neuron : neuron + 1], b=node.b[neuron : neuron + 1])
-
-
-@only_neuron.register
-def _(node: SoftmaxSum, neuron: int) -> Node:
-    return node
-
-
-@only_neuron.register
-def _(node: LeakyIntegrator, neuron: int) -> Node:
-    return replace(node, decay=node.decay[neuron : neuron + 1])
-
-
-@only_neuron.register
-def _(node: SecondOrderSSM, neuron: int) -> Node:
-    here = slice(neuron, neuron + 1)
-    return SecondOrderSSM(node.a_zz[here], node.a_zx[here], node.a_xz[here])
-
-
-@only_neuron.register
-def _(node: TwoStateNeuron, neuron: int) -> Node:
-    """Alone, a neuron has no synapses to its layer: what they brought is part of its input."""
-    vectors: dict[str, Any] = {
-        name: getattr(node, name)[neuron : neuron + 1] for name in TWO_STATE_VECTORS
-    }
-    none: dict[str, Any] = {
-        "recurrent_weight": np.zeros((0, 0), "i1"),
-        "recurrent_gain": np.zeros(0, "i2"),
-    }
-    return replace(node, **vectors, **none)
-
-
-@only_neuron.register
-def _(node: DiagonalSSM, neuron: int) -> Node:
-    here = slice(neuron, neuron + 1)
-    return DiagonalSSM(node.a_bar[here], node.b_bar[here], node.c[here], node.d[here])
-
-
-def _formats_of_neuron(formats: NodeQuantization, neuron: int) -> NodeQuantization:
-    def cut(whole: Format) -> Format:
-        point = whole.fraction_bits
-        return replace(whole, fraction_bits=point[neuron]) if isinstance(point, tuple) else whole
-
-    tensors = {name: cut(format_) for name, format_ in formats.tensors.items()}
-    return replace(formats, output=cut(formats.output), tensors=tensors)
 
 
 def _inputs(
