@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import NoWatcher, Watcher
 from pspike_deploy.recording import Recording
@@ -36,8 +37,8 @@ from pspike_deploy.verify.verdict import INTERPRETER_SAMPLES, INTERPRETER_WEIGHT
 #: for the usual margins to be decided. And the fewest trials, whose spread gives standard errors.
 DRAWS_PER_NEURON: Final = 50_000
 FEWEST_TRIALS: Final = 32
-#: Samples that two sides of the same integers are compared on in every node.
-REPLAYED_SAMPLES: Final = 8
+#: Samples that two sides of the same integers are compared on in every node, if memory allows it.
+REPLAYED_SAMPLES: Final = 64
 #: Samples that T5 and a task margin are measured on at most.
 TASK_SAMPLES: Final = 2000
 
@@ -271,7 +272,7 @@ def _replays(
     found = {}
     common: dict[str, Any] = {"noise": sides.noise, "draw": options.draw}
     if reference.graph.digest == device.graph.digest:
-        few = slice(0, REPLAYED_SAMPLES)
+        few = slice(0, _replayed_samples(device.graph, trials.x.shape[1], options.memory))
         x, samples = trials.x[few], trials.samples[few]
         one = reference.run(x, samples=samples, **common)
         found["reference"] = compare(one, device.run(x, samples=samples, **common))
@@ -281,6 +282,12 @@ def _replays(
         slow = interpreter.run(device.graph, x, samples=samples, **common)
         found["interpreter"] = compare(slow, device.run(x, samples=samples, **common))
     return found
+
+
+def _replayed_samples(graph: Graph, steps: int, memory: int) -> int:
+    """Samples of which every node's integers fit half of the budget, on both sides."""
+    widths = sum(int(np.prod(node.output_shape)) for node in graph.nodes.values())
+    return max(1, min(REPLAYED_SAMPLES, memory // 2 // (2 * 8 * steps * widths)))
 
 
 def _from_outside(

@@ -23,6 +23,7 @@ from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.devices import Device, device_of
 from pspike_deploy.simulators.faults import plant
 from pspike_deploy.sources import load_data, load_model
+from pspike_deploy.subjects import Opening, open_subject
 from pspike_deploy.verification import (
     Trials,
     VerifyOptions,
@@ -47,7 +48,7 @@ class VerifyRequest:
     """What the user asked for; see ``pspike verify --help``."""
 
     a: Path
-    b: Path | None = None
+    b: str | None = None
     data: Path | None = None
     labels: Path | None = None
     settings: Path | None = None
@@ -78,20 +79,13 @@ def verify_files(
     a, b = _paths(request)
     graph, facts = load_model(a, request.settings)
     data = load_data(request.data, request.labels, graph, facts)
-    device: Device | Recording
-    if b is not None and b.suffix == ".npz":
-        recording = Recording.load(b)
-        trials, device = _of_recording(recording, data, request.samples)
-    else:
-        trials = _trials(data, request.samples)
-        device = device_of(_second_graph(graph, b, data, request, watcher), request.device)
+    trials, device = _second_side(graph, b, data, request, watcher)
     if request.fault is not None:
         device, options = _faulty(device, request.fault, trials, options)
     judge = verify_sequentially if request.sequential else verify_distribution
     result = judge(device_of(graph, request.device), device, trials, options, watcher)
     if request.out is not None:
-        request.out.mkdir(parents=True, exist_ok=True)
-        write_file(request.out / "verification.json", to_json(result.to_dict()).encode())
+        _write(request, result, request.out)
     return result
 
 
@@ -141,20 +135,53 @@ def _margin(text: str | None) -> float | str | None:
     return value
 
 
-def _paths(request: VerifyRequest) -> tuple[Path, Path | None]:
-    """A folder of an export stands for its float graph, and as B for its integer graph."""
+def _paths(request: VerifyRequest) -> tuple[Path, str | None]:
+    """A folder of an export stands for its float graph, and without B for both of its graphs."""
     a, b = request.a, request.b
     if a.is_dir():
-        a, b = a / "float.nir", a / "quantized.nir" if b is None else b
-    return a, b / "quantized.nir" if b is not None and b.is_dir() else b
+        a, b = a / "float.nir", str(a / "quantized.nir") if b is None else b
+    return a, b
 
 
-def _second_graph(
-    graph: Graph, b: Path | None, data: ExportData, request: VerifyRequest, watcher: Watcher
-) -> Graph:
-    if b is not None:
-        settings = request.settings if b.suffix != ".nir" else None
-        return load_model(b, settings)[0]
+def _write(
+    request: VerifyRequest, result: DistributionVerdict | SequentialVerdict, out: Path
+) -> None:
+    """``verification.json``, and ``report.html`` where whole layers were looked at."""
+    from pspike_deploy.report.html import ReportData, write_report
+
+    document = result.to_dict()
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(out / "verification.json", to_json(document).encode())
+    if isinstance(result, SequentialVerdict):
+        return
+    report = ReportData(
+        title=f"Verification of {request.b or 'the quantised network'}",
+        facts={"reference": str(request.a), "samples": f"{result.trials:,}", "mode": result.mode},
+        verification=document,
+        sites=result.draws,
+        reference=request.a.name,
+        target=request.b or "quantised network",
+    )
+    write_report(report, out / "report.html")
+
+
+def _second_side(
+    graph: Graph, b: str | None, data: ExportData, request: VerifyRequest, watcher: Watcher
+) -> tuple[Trials, Device | Recording]:
+    """What is judged, and what it runs, or ran, on."""
+    if b is None:
+        quantised = _quantised(graph, data, request, watcher)
+        return _trials(data, request.samples), device_of(quantised, request.device)
+    subject = open_subject(b, Opening(data=request.data, device=request.device))
+    if subject.device is not None:
+        return _trials(data, request.samples), subject.device
+    watcher.stage(f"read what {subject.backend} recorded")
+    if subject.recording is None:
+        raise TypeError(f"{b} neither runs nor was recorded")
+    return _of_recording(subject.recording, data, request.samples)
+
+
+def _quantised(graph: Graph, data: ExportData, request: VerifyRequest, watcher: Watcher) -> Graph:
     if graph.is_integer:
         raise PspikeError(
             "E-USAGE",

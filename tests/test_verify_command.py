@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from pspike_deploy.cli import app
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.simulators.faults import FAULTS
 from pspike_deploy.verify_files import memory_of
 
 ZOO = Path(__file__).parent.parent / "models" / "zoo"
@@ -28,6 +29,29 @@ def test_a_checkpoint_alone_is_verified_against_its_integers(tmp_path: Path) -> 
     assert document["judgement"]["trials_to_decide"] > 24
     assert "would decide" in document["reasons"][0]
     assert json.loads((tmp_path / "v" / "verification.json").read_text("utf-8")) == document
+    page = (tmp_path / "v" / "report.html").read_text("utf-8")
+    assert "inconclusive" in page
+    assert "l02_g_sample" in page
+
+
+def test_a_planted_fault_is_found_and_the_layer_is_named() -> None:
+    fault = "stuck-neuron@l02_c_sample"
+    status, text, _ = run(DIGITS, "--samples", "24", "--fault", fault, "--json")
+    document = json.loads(text)
+    assert (status, document["verdict"]) == (1, "different")
+    rejecting = {
+        (found["test"], found["node"])
+        for found in document["judgement"]["corrected"]
+        if found["rejected"] and found["test"].startswith(("T1", "T2"))
+    }
+    assert {("T1b", "l02_c_sample"), ("T2a", "l02_c_sample")} <= rejecting
+    assert {node for _, node in rejecting} == {"l02_c_sample"}
+
+
+def test_all_faults_are_listed() -> None:
+    status, text, _ = run(DIGITS, "--fault", "list")
+    assert status == 0
+    assert len(text.splitlines()) == len(FAULTS)
 
 
 def test_a_poor_generator_is_different_and_the_table_says_where() -> None:

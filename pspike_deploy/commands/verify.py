@@ -29,11 +29,11 @@ def verify(
         ),
     ],
     b: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="B",
-            help="what is judged: checkpoint, graph, or recording (.npz); default: the integer "
-            "graph of the folder A, or A quantised with the default widths",
+            help="what is judged: checkpoint, graph, folder of an export, Lava bundle, recording; "
+            "default: the integer graph of the folder A, or A quantised with the default widths",
         ),
     ] = None,
     data: Data = None,
@@ -76,7 +76,9 @@ def verify(
         str, typer.Option(help="budget for runs and kept draws, for instance 500M or 2G")
     ] = "1G",
     draw: Annotated[int, typer.Option(help="number of the repetition", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="folder to write verification.json to")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for verification.json and report.html")
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     as_json: AsJson = False,
