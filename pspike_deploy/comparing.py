@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +23,7 @@ from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.devices import LavaDevice
 from pspike_deploy.simulators.layerwise import recordable
 from pspike_deploy.sources import load_data
-from pspike_deploy.subjects import Opening, Subject, noise_of_run, open_subject
+from pspike_deploy.subjects import Opening, Subject, open_subject
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.divergence import Divergence
 from pspike_deploy.verify.expressions import expression
@@ -142,7 +141,7 @@ def _conditions(subjects: tuple[Subject, Subject], options: CompareOptions) -> C
         recording = subject.recording
         if recording is None:
             continue
-        told = noise_of_run(recording.run)
+        told = recording.noise
         other = subjects[1] if subject is subjects[0] else subjects[0]
         if told is None and not other.is_recorded:
             notes.append(
@@ -188,7 +187,7 @@ def _run(
     if device is None:
         recording = subject.recording
         assert recording is not None
-        return recording if most is None else _first_samples(recording, most)
+        return recording if most is None else recording.part(slice(0, most))
     assert x is not None
     samples = conditions.samples
     if samples is None:
@@ -198,16 +197,6 @@ def _run(
         length = len(samples) * x.shape[1]
         device = replace(device, progress=lambda step: watcher.advance(step, length))
     return device.run(x[samples], noise=conditions.noise, samples=samples, draw=conditions.draw)
-
-
-def _first_samples(recording: Recording, most: int) -> Recording:
-    return replace(
-        recording,
-        values={name: value[:most] for name, value in recording.values.items()},
-        probabilities={name: odds[:most] for name, odds in recording.probabilities.items()},
-        outputs=recording.outputs[:most],
-        samples=recording.samples[:most],
-    )
 
 
 # --- comparing -----------------------------------------------------------------------------
@@ -224,7 +213,7 @@ def _compared(
     if sides[0] is not None and sides[1] is not None and sides[0] is not sides[1]:
         kept = comparable(sides[0], sides[1])
         left = [n for n in first.values if n in second.values and n not in kept]
-        first, second = _only(first, kept), _only(second, kept)
+        first, second = first.only(kept), second.only(kept)
         if left:
             notes.append(
                 "left out, because passes move gains and offsets between such nodes: "
@@ -254,11 +243,6 @@ def comparable(a: Graph, b: Graph) -> set[str]:
     }
 
 
-def _only(recording: Recording, names: Collection[str]) -> Recording:
-    values = {name: value for name, value in recording.values.items() if name in names}
-    return replace(recording, values=values)
-
-
 @dataclass(frozen=True, eq=False)
 class _Sides:
     """Both recordings with their graphs, to look into the divergence."""
@@ -273,7 +257,7 @@ class _Sides:
 
     def given(self, run: Recording) -> dict[str, Any]:
         """Input of the samples of a run, and its noise."""
-        noise = noise_of_run(run.run)
+        noise = run.noise
         if self.x is None or int(np.max(run.samples, initial=0)) >= len(self.x):
             return {"noise": noise}
         return {"x": self.x[np.asarray(run.samples, np.int64)], "noise": noise}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
-from pspike_deploy.simulators import fixed_point, layerwise, reference
+from pspike_deploy.simulators import layerwise
+from pspike_deploy.simulators.devices import FixedPointDevice, ReferenceDevice
+from pspike_deploy.verify.paired_runs import white
 
 if TYPE_CHECKING:  # it loads matplotlib, which only the report needs
     from pspike_deploy.report.html import LayerSpikes, ReportData
@@ -61,24 +64,15 @@ def record_excerpt(
     if not spiking:
         return
     data = layerwise.checked_input(graph, x)
-    first = reference.run(graph, data[:1], noise=noise, record=spiking, device=device)
-    neurons = sum(values.shape[2] for values in first.spikes.values())
+    neurons = sum(int(graph.nodes[name].output_shape[0]) for name in spiking)
     samples = max(1, min(SAMPLES, len(data), SPIKES // (neurons * data.shape[1])))
     steps = max(1, SPIKES // (neurons * samples))
-    few = data[:samples]
-    expected = reference.run(graph, few, noise=noise, record=spiking, device=device)
-    actual = fixed_point.run(integer, few, noise=noise, record=spiking, replay=expected.spikes)
+    rows = np.arange(samples)
+    both = white(ReferenceDevice(graph, device), FixedPointDevice(integer), data, rows, noise)
+    expected, actual = both(slice(0, samples))
     folder.mkdir(exist_ok=True)
-    _first_steps(expected, steps).save(folder / FLOAT)
-    _first_steps(actual, steps).save(folder / REPLAYED)
-
-
-def _first_steps(recording: Recording, steps: int) -> Recording:
-    return replace(
-        recording,
-        values={name: array[:, :steps] for name, array in recording.values.items()},
-        probabilities={name: array[:, :steps] for name, array in recording.probabilities.items()},
-    )
+    for recording, name in ((expected, FLOAT), (actual, REPLAYED)):
+        recording.part(steps=slice(0, steps)).save(folder / name)
 
 
 def write_folder_report(folder: Path, out: Path | None = None) -> Path:

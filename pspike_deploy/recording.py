@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pspike_deploy.archives import MAXIMUM_RATIO, read_arrays
 from pspike_deploy.atomic import write_file
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.numerics.noise import UNIFORM_BITS
+from pspike_deploy.numerics.noise import PHILOX, UNIFORM_BITS, Noise
 
 Array = npt.NDArray[Any]
 
@@ -83,6 +83,41 @@ class Recording:
     def spikes(self) -> dict[str, Array]:
         """Spikes of every sampling node, uint8, shape (sample, step, neuron)."""
         return {name: v for name, v in self.values.items() if v.dtype == np.uint8}
+
+    @property
+    def noise(self) -> Noise | None:
+        """The noise that the header tells of; None where it cannot be made again.
+
+        Raises:
+            PspikeError: E-RECORDING-FILE, E-USAGE where the header is not usable.
+        """
+        from pspike_deploy.numerics.generators import described
+
+        facts = self.run.get("noise", {})
+        try:
+            return Noise.philox(facts["seed"]) if facts.get("kind") == PHILOX else described(facts)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise PspikeError(
+                "E-RECORDING-FILE",
+                "the recording does not say which noise it had",
+                why=f"{facts!r:.200}: {type(error).__name__}: {error}",
+                fix="record again with 'pspike simulate GRAPH --out recording.npz'",
+            ) from error
+
+    def part(self, rows: slice | None = None, steps: slice | None = None) -> Recording:
+        """Some samples, some steps; outputs stay those of the last step that ran."""
+        rows, steps = rows or slice(None), steps or slice(None)
+        return replace(
+            self,
+            values={name: array[rows, steps] for name, array in self.values.items()},
+            probabilities={name: p[rows, steps] for name, p in self.probabilities.items()},
+            outputs=self.outputs[rows],
+            samples=self.samples[rows],
+        )
+
+    def only(self, names: Collection[str]) -> Recording:
+        """The values of some nodes; probabilities stay."""
+        return replace(self, values={n: v for n, v in self.values.items() if n in names})
 
     def save(self, path: str | Path) -> None:
         """Write as a compressed ``.npz`` (readable with ``numpy.load``, no pickle).

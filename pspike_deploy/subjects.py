@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,8 +33,6 @@ from pspike_deploy.graph.file import read_graph
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.tree import is_hdf5
 from pspike_deploy.nir_data import holds_nir_data, read_nir_data
-from pspike_deploy.numerics.generators import described
-from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.order_choice import REDUCING, reduce_ssm_order
 from pspike_deploy.quantize.passes import FOLDING, PASSES
@@ -179,26 +177,6 @@ def graph_after(
         else:
             result = PASSES[step](result)
     return result
-
-
-def noise_of_run(run: Mapping[str, Any]) -> Noise | None:
-    """The noise that a recording's header tells of; None where it cannot be made again.
-
-    Raises:
-        PspikeError: E-RECORDING-FILE, E-USAGE where the header is not usable.
-    """
-    facts = run.get("noise", {})
-    try:
-        if facts.get("kind") == "philox4x64-10":
-            return Noise.philox(facts["seed"])
-        return described(facts)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise PspikeError(
-            "E-RECORDING-FILE",
-            "the recording does not say which noise it had",
-            why=f"{facts!r:.200}: {type(error).__name__}: {error}",
-            fix="record again with 'pspike simulate GRAPH --out recording.npz'",
-        ) from error
 
 
 # --- what a name is ------------------------------------------------------------------------

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.numerics.noise import Noise, PhiloxNoise
 from pspike_deploy.options import NoWatcher, Watcher
 from pspike_deploy.recording import Recording
-from pspike_deploy.simulators import interpreter
-from pspike_deploy.simulators.devices import Device, ReferenceDevice
+from pspike_deploy.simulators.devices import Device, ReferenceDevice, Spikes
 from pspike_deploy.verify import paired_runs
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.distribution import DistributionVerdict, Judging, judge_runs
@@ -31,7 +30,7 @@ from pspike_deploy.verify.sampled.draws import Family
 from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL, Mode
 from pspike_deploy.verify.sequential_runs import SequentialVerdict, run_sequentially
 from pspike_deploy.verify.task_margin import TaskMargin, task_margin
-from pspike_deploy.verify.verdict import INTERPRETER_SAMPLES, INTERPRETER_WEIGHTS
+from pspike_deploy.verify.verdict import replay_in_interpreter
 
 #: Draws per neuron that T2 to T4 look at, if there are as many samples and memory allows it: enough
 #: for the usual margins to be decided. And the fewest trials, whose spread gives standard errors.
@@ -120,18 +119,14 @@ def verify_distribution(
     """
     options, watcher = options or VerifyOptions(), watcher or NoWatcher()
     sides = _sides(reference, device, options)
-    measured = _margin(reference, trials, options, watcher)
-    margin = measured.margin if measured is not None else options.margin
-    how = Judging(
-        sides.mode, options.seed, options.alpha, None if margin is None else float(margin)
-    )
+    how, measured = _judging(sides, trials, options, watcher)
     if sides.mode == "output":
         watcher.stage("compare spikes and scores from outside (T4 to T6)")
         actual = _as_recording(device, trials, options)
         return judge_outputs(actual, reference, trials.x, how, labels=trials.labels)
     runs = _paired(sides, trials, options, how, watcher)
     replays = _replays(sides, trials, options, watcher)
-    outside = _from_outside(sides, trials, options, how, watcher)
+    outside = _from_outside(sides, runs, trials, options, how, watcher)
     watcher.stage("test sampled spikes (T2, T3)")
     return judge_runs(
         runs,
@@ -169,11 +164,7 @@ def verify_sequentially(
             why="the network samples nothing" if not reference.graph.sites else "some are missing",
             fix="leave --sequential out",
         )
-    measured = _margin(reference, trials, options, watcher)
-    chosen = options.margin if measured is None else measured.margin
-    how = Judging(
-        sides.mode, options.seed, options.alpha, None if chosen is None else float(chosen)
-    )
+    how, _ = _judging(sides, trials, options, watcher)
     watcher.stage("run both sides until the verdict is known (T7)")
     return run_sequentially(
         _source(sides, trials, options),
@@ -187,14 +178,17 @@ def verify_sequentially(
 def _sides(reference: Device, device: Device | Recording, options: VerifyOptions) -> _Sides:
     """What is known decides the mode."""
     if isinstance(device, Recording):
-        spikes, known = device.spikes, Noise.philox_described(device.run.get("noise", {}))
+        spikes = device.spikes
         complete = all(name in spikes for name in reference.graph.spiking)
         facts = {"noise": dict(device.run.get("noise", {}))}
         if options.outputs_only or not complete:
             return _Sides(reference, device, "output", facts=facts)
-        claims = all(name in device.probabilities for name in reference.graph.sites)
-        mode: Mode = "recorded" if not claims else "grey" if known is None else "white"
-        return _Sides(reference, device, mode, known if mode == "white" else None, facts)
+        if not all(name in device.probabilities for name in reference.graph.sites):
+            return _Sides(reference, device, "recorded", facts=facts)
+        noise = device.noise
+        if isinstance(noise, PhiloxNoise):  # the reference can draw with the same uniforms
+            return _Sides(reference, device, "white", noise, facts)
+        return _Sides(reference, device, "grey", facts=facts)
     missing = [name for name in reference.graph.spiking if name not in device.graph.spiking]
     if missing:
         raise PspikeError(
@@ -211,11 +205,22 @@ def _sides(reference: Device, device: Device | Recording, options: VerifyOptions
     return _Sides(reference, device, "white" if own is None else "grey", own or common, facts)
 
 
-def _margin(
+def _judging(
+    sides: _Sides, trials: Trials, options: VerifyOptions, watcher: Watcher
+) -> tuple[Judging, TaskMargin | None]:
+    """How to judge, and the margin from the task where one was measured."""
+    measured = None
+    margin = options.margin
+    if margin == "task":
+        measured = _measured_margin(sides.reference, trials, options, watcher)
+        margin = measured.margin
+    allowed = None if margin is None else float(margin)
+    return Judging(sides.mode, options.seed, options.alpha, allowed), measured
+
+
+def _measured_margin(
     reference: Device, trials: Trials, options: VerifyOptions, watcher: Watcher
-) -> TaskMargin | None:
-    if options.margin != "task":
-        return None
+) -> TaskMargin:
     if trials.labels is None or reference.graph.is_integer:
         raise PspikeError(
             "E-USAGE",
@@ -277,10 +282,7 @@ def _replays(
         one = reference.run(x, samples=samples, **common)
         found["reference"] = compare(one, device.run(x, samples=samples, **common))
     if device.graph.streams:
-        steps = max(1, INTERPRETER_WEIGHTS // max(1, device.graph.parameters))
-        x, samples = trials.x[:INTERPRETER_SAMPLES, :steps], trials.samples[:INTERPRETER_SAMPLES]
-        slow = interpreter.run(device.graph, x, samples=samples, **common)
-        found["interpreter"] = compare(slow, device.run(x, samples=samples, **common))
+        found["interpreter"] = replay_in_interpreter(device, trials.x, trials.samples, **common)
     return found
 
 
@@ -291,26 +293,31 @@ def _replayed_samples(graph: Graph, steps: int, memory: int) -> int:
 
 
 def _from_outside(
-    sides: _Sides, trials: Trials, options: VerifyOptions, how: Judging, watcher: Watcher
+    sides: _Sides,
+    runs: PairedRuns,
+    trials: Trials,
+    options: VerifyOptions,
+    how: Judging,
+    watcher: Watcher,
 ) -> tuple[Family, ...]:
-    """T4 on the first trials; T5 where there are labels and the device can run again."""
-    nodes = tuple(sides.reference.graph.sites)
-    if not nodes:
+    """T4 on the trials that were kept; T5 where there are labels and the device can run again."""
+    if not runs.draws:
         return ()
     watcher.stage("compare spikes and scores from outside (T4, T5)")
-    few = slice(0, options.kept_trials(trials.x.shape[1]))
+    few = slice(0, runs.draws[0].trials)
     x, samples = trials.x[few], trials.samples[few]
-    if isinstance(sides.device, Recording):
-        spikes = {node: sides.device.values[node][few] for node in nodes}
-        return compare_from_outside(spikes, sides.reference, x, samples, how)[0]
-    noise = Noise.philox(options.seed) if sides.noise is None else sides.noise
-    spikes = dict(free_spikes(sides.device, nodes, x, samples, noise, options.draw))
+    spikes: Spikes = {site.node: site.x for site in runs.draws}
+    if sides.mode == "white" and not isinstance(sides.device, Recording):
+        # With the reference's past and uniforms replayed, the spikes are not the device's own.
+        assert sides.noise is not None
+        spikes = free_spikes(sides.device, tuple(spikes), x, samples, sides.noise, options.draw)
     families, _ = compare_from_outside(spikes, sides.reference, x, samples, how)
-    if trials.labels is None:
+    if trials.labels is None or isinstance(sides.device, Recording):
         return families
+    assert sides.noise is not None
     few = slice(0, TASK_SAMPLES)
     x, samples, labels = trials.x[few], trials.samples[few], trials.labels[few]
-    found = scores(sides.device, x, samples, noise, options.draw)
+    found = scores(sides.device, x, samples, sides.noise, options.draw)
     task = compare_task(found, sides.reference, x, samples, labels, how)
     return (*families, task)
 

@@ -221,9 +221,7 @@ def _of_recording(
     recording: Recording, data: ExportData, samples: int | None
 ) -> tuple[Trials, Recording]:
     """The samples that were recorded, and the recording of as many as are asked for."""
-    from pspike_deploy.verify.paired_runs import rows_of
-
-    part = rows_of(recording, slice(0, samples))
+    part = recording.part(slice(0, samples))
     rows: Any = part.samples
     if len(rows) and int(rows.max()) >= len(data.x):
         raise PspikeError(

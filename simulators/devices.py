@@ -7,9 +7,10 @@ which probabilities it drew with. Faulty devices, for tests of the verifier, wea
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy.typing as npt
 
@@ -20,23 +21,45 @@ from pspike_deploy.recording import Recording
 
 Spikes = Mapping[str, npt.NDArray[Any]]
 
-#: Names of the simulators.
-BACKENDS: Final = ("reference", "fixed-point", "interpreter", "lava")
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """Under which a device runs.
+
+    Attributes:
+        noise: source of the random numbers.
+        samples: index of each sample in the data set, (sample,); None: 0 … n - 1.
+        draw: number of the repetition.
+        record: names of nodes to record; None: all.
+        replay: spikes (sample, step, neuron) by node that take the place of the node's own.
+    """
+
+    noise: Noise
+    samples: npt.ArrayLike | None = None
+    draw: int = 0
+    record: Collection[str] | None = None
+    replay: Spikes = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """Arguments that every simulator's ``run`` takes: what decides the random numbers."""
+        return {"noise": self.noise, "samples": self.samples, "draw": self.draw}
 
 
-class Device(Protocol):
+@dataclass(frozen=True, eq=False)
+class Device(ABC):
     """Runs one graph.
 
     Attributes:
         graph: what it runs.
-        backend: name of the way it runs it, as in a recording's header.
     """
 
-    @property
-    def graph(self) -> Graph: ...
+    graph: Graph
 
     @property
-    def backend(self) -> str: ...
+    @abstractmethod
+    def backend(self) -> str:
+        """Name of the way it runs it, as in a recording's header."""
 
     def run(
         self,
@@ -48,140 +71,110 @@ class Device(Protocol):
         record: Collection[str] | None = None,
         replay: Spikes | None = None,
     ) -> Recording:
-        """Run the graph on (sample, step, feature); see the simulators' ``run``.
+        """Run the graph on (sample, step, feature); arguments as of :class:`Conditions`.
 
         Raises:
             PspikeError: what the simulator raises.
         """
-        ...
+        return self.run_under(x, Conditions(noise, samples, draw, record, replay or {}))
+
+    @abstractmethod
+    def run_under(self, x: npt.ArrayLike, conditions: Conditions) -> Recording:
+        """The run itself."""
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceDevice:
+class ReferenceDevice(Device):
     """A float graph in PyTorch; ``device``: auto, cpu or cuda."""
 
-    graph: Graph
     device: str = "auto"
-    backend: str = "reference"
+    backend = "reference"
 
-    def run(
-        self,
-        x: npt.ArrayLike,
-        *,
-        noise: Noise,
-        samples: npt.ArrayLike | None = None,
-        draw: int = 0,
-        record: Collection[str] | None = None,
-        replay: Spikes | None = None,
-    ) -> Recording:
+    def run_under(self, x: npt.ArrayLike, conditions: Conditions) -> Recording:
         """As :func:`pspike_deploy.simulators.reference.run`."""
         from pspike_deploy.simulators import reference
 
+        record, replay = conditions.record, conditions.replay
         return reference.run(
-            self.graph,
-            x,
-            noise=noise,
-            samples=samples,
-            draw=draw,
-            record=record,
-            replay=replay,
-            device=self.device,
+            self.graph, x, record=record, replay=replay, device=self.device, **conditions.drawn
         )
 
 
 @dataclass(frozen=True, eq=False)
-class FixedPointDevice:
+class FixedPointDevice(Device):
     """An integer graph in the compiled simulator."""
 
-    graph: Graph
-    backend: str = "fixed-point"
+    backend = "fixed-point"
 
-    def run(
-        self,
-        x: npt.ArrayLike,
-        *,
-        noise: Noise,
-        samples: npt.ArrayLike | None = None,
-        draw: int = 0,
-        record: Collection[str] | None = None,
-        replay: Spikes | None = None,
-    ) -> Recording:
+    def run_under(self, x: npt.ArrayLike, conditions: Conditions) -> Recording:
         """As :func:`pspike_deploy.simulators.fixed_point.run`."""
         from pspike_deploy.simulators import fixed_point
 
-        return fixed_point.run(
-            self.graph,
-            x,
-            noise=noise,
-            samples=samples,
-            draw=draw,
-            record=record,
-            replay=replay,
-        )
+        record, replay = conditions.record, conditions.replay
+        return fixed_point.run(self.graph, x, record=record, replay=replay, **conditions.drawn)
 
 
 @dataclass(frozen=True, eq=False)
-class InterpreterDevice:
-    """An integer graph in the slow interpreter, which takes no spikes in place of its own."""
+class _StepByStep(Device):
+    """A simulator that takes no spikes in place of its own, and records all nodes."""
 
-    graph: Graph
-    backend: str = "interpreter"
-
-    def run(
-        self,
-        x: npt.ArrayLike,
-        *,
-        noise: Noise,
-        samples: npt.ArrayLike | None = None,
-        draw: int = 0,
-        record: Collection[str] | None = None,
-        replay: Spikes | None = None,
-    ) -> Recording:
-        """As :func:`pspike_deploy.simulators.interpreter.run`.
+    def run_under(self, x: npt.ArrayLike, conditions: Conditions) -> Recording:
+        """The whole run, of which the nodes that were asked for are kept.
 
         Raises:
             PspikeError: E-USAGE for ``replay``.
         """
+        if conditions.replay:
+            raise PspikeError(
+                "E-USAGE",
+                f"the backend {self.backend!r} takes no spikes in place of its own",
+                why="it computes step by step what the graph says and nothing else",
+                fix="replay spikes into the fixed-point simulator: it equals this one in every "
+                "integer",
+            )
+        run = self.run_whole(x, **conditions.drawn)
+        return run if conditions.record is None else run.only(conditions.record)
+
+    @abstractmethod
+    def run_whole(self, x: npt.ArrayLike, **drawn: Any) -> Recording:
+        """The run with all nodes."""
+
+
+@dataclass(frozen=True, eq=False)
+class InterpreterDevice(_StepByStep):
+    """An integer graph in the slow interpreter."""
+
+    backend = "interpreter"
+
+    def run_whole(self, x: npt.ArrayLike, **drawn: Any) -> Recording:
+        """As :func:`pspike_deploy.simulators.interpreter.run`."""
         from pspike_deploy.simulators import interpreter
 
-        _refuse_replay(self.backend, replay)
-        run = interpreter.run(self.graph, x, noise=noise, samples=samples, draw=draw)
-        return _only(run, record)
+        return interpreter.run(self.graph, x, **drawn)
 
 
 @dataclass(frozen=True, eq=False)
-class LavaDevice:
-    """An integer graph in Lava's CPU simulator, which takes no spikes in place of its own.
+class LavaDevice(_StepByStep):
+    """An integer graph in Lava's CPU simulator; ``progress``: called with the step reached."""
 
-    ``progress``: called with the Lava step reached.
-    """
-
-    graph: Graph
     progress: Callable[[int], None] | None = None
-    backend: str = "lava"
+    backend = "lava"
 
-    def run(
-        self,
-        x: npt.ArrayLike,
-        *,
-        noise: Noise,
-        samples: npt.ArrayLike | None = None,
-        draw: int = 0,
-        record: Collection[str] | None = None,
-        replay: Spikes | None = None,
-    ) -> Recording:
-        """As :func:`pspike_deploy.simulators.lava.backend.run`.
-
-        Raises:
-            PspikeError: E-USAGE for ``replay``.
-        """
+    def run_whole(self, x: npt.ArrayLike, **drawn: Any) -> Recording:
+        """As :func:`pspike_deploy.simulators.lava.backend.run`."""
         from pspike_deploy.simulators.lava import backend
 
-        _refuse_replay(self.backend, replay)
-        run = backend.run(
-            self.graph, x, noise=noise, samples=samples, draw=draw, progress=self.progress
-        )
-        return _only(run, record)
+        return backend.run(self.graph, x, progress=self.progress, **drawn)
+
+
+#: Simulators by name.
+SIMULATORS: Final[Mapping[str, type[Device]]] = {
+    kind.backend: kind
+    for kind in (ReferenceDevice, FixedPointDevice, InterpreterDevice, LavaDevice)
+}
+
+#: Names of the simulators.
+BACKENDS: Final = tuple(SIMULATORS)
 
 
 def device_of(graph: Graph, device: str = "auto") -> Device:
@@ -200,32 +193,9 @@ def device_named(backend: str, graph: Graph, device: str = "auto") -> Device:
     Raises:
         PspikeError: E-USAGE for an unknown name.
     """
-    if backend == "reference":
-        return ReferenceDevice(graph, device)
-    if backend == "fixed-point":
-        return FixedPointDevice(graph)
-    if backend == "interpreter":
-        return InterpreterDevice(graph)
-    if backend == "lava":
-        return LavaDevice(graph)
-    raise PspikeError(
-        "E-USAGE", f"unknown backend {backend!r}", fix=f"choose one of: {', '.join(BACKENDS)}"
-    )
-
-
-def _refuse_replay(backend: str, replay: Spikes | None) -> None:
-    if replay:
+    if backend not in SIMULATORS:
         raise PspikeError(
-            "E-USAGE",
-            f"the backend {backend!r} takes no spikes in place of its own",
-            why="it computes step by step what the graph says and nothing else",
-            fix="replay spikes into the fixed-point simulator: it equals this one in every integer",
+            "E-USAGE", f"unknown backend {backend!r}", fix=f"choose one of: {', '.join(BACKENDS)}"
         )
-
-
-def _only(run: Recording, record: Collection[str] | None) -> Recording:
-    """A recording of the nodes that were asked for."""
-    if record is None:
-        return run
-    kept = {name: value for name, value in run.values.items() if name in record}
-    return replace(run, values=kept)
+    kind = SIMULATORS[backend]
+    return kind(graph, device) if kind is ReferenceDevice else kind(graph)

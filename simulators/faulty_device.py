@@ -8,7 +8,7 @@ place of the faulty ones for everything behind the node, as on any other device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -21,7 +21,7 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import Bernoulli
 from pspike_deploy.numerics.noise import UNIFORM_BITS, Noise
 from pspike_deploy.recording import Recording
-from pspike_deploy.simulators.devices import FixedPointDevice, Spikes
+from pspike_deploy.simulators.devices import Conditions, Device, FixedPointDevice
 
 IntArray = npt.NDArray[np.int64]
 
@@ -136,52 +136,28 @@ Planted = tuple[Misbehaviour, str]
 
 
 @dataclass(frozen=True, eq=False)
-class FaultyDevice:
-    """The fixed-point simulator with one faulty node.
+class FaultyDevice(Device):
+    """The fixed-point simulator with one faulty node; ``graph`` is what it claims to run.
+
+    The header of its recordings also holds ``fault``, with name and node.
 
     Attributes:
-        graph: integer graph that it claims to run.
         node: name of the faulty node.
         fault: name of the fault.
         misbehave: what the node does.
-        backend: name in recordings; their header also holds ``fault``, with name and node.
     """
 
-    graph: Graph
     node: str
     fault: str
     misbehave: Misbehaviour
-    backend: str = "faulty"
+    backend = "faulty"
 
-    def run(
-        self,
-        x: npt.ArrayLike,
-        *,
-        noise: Noise,
-        samples: npt.ArrayLike | None = None,
-        draw: int = 0,
-        record: Collection[str] | None = None,
-        replay: Spikes | None = None,
-    ) -> Recording:
-        """As :func:`pspike_deploy.simulators.fixed_point.run`; the header claims the same noise.
-
-        Raises:
-            PspikeError: what the simulator raises.
-        """
-        given = dict(replay or {})
-        case = case_of(
-            self.graph, self.node, x, noise=noise, samples=samples, draw=draw, replay=given
-        )
-        outcome = self.misbehave(case)
-        recording = FixedPointDevice(self.graph).run(
-            x,
-            noise=noise,
-            samples=samples,
-            draw=draw,
-            record=record,
-            replay={self.node: outcome.values, **given},
-        )
-        return self._with(outcome, recording)
+    def run_under(self, x: npt.ArrayLike, conditions: Conditions) -> Recording:
+        """As :func:`pspike_deploy.simulators.fixed_point.run`; the header claims the same noise."""
+        outcome = self.misbehave(case_of(self.graph, self.node, x, conditions))
+        replay = {self.node: outcome.values, **conditions.replay}
+        whole = replace(conditions, replay=replay)
+        return self._with(outcome, FixedPointDevice(self.graph).run_under(x, whole))
 
     def _with(self, outcome: Outcome, recording: Recording) -> Recording:
         """The recording of the second half, with the node's own values, not the correct ones."""
@@ -195,32 +171,23 @@ class FaultyDevice:
         return replace(recording, values=values, probabilities=probabilities, run=run)
 
 
-def case_of(
-    graph: Graph,
-    node: str,
-    x: npt.ArrayLike,
-    *,
-    noise: Noise,
-    samples: npt.ArrayLike | None = None,
-    draw: int = 0,
-    replay: Spikes | None = None,
-) -> Case:
+def case_of(graph: Graph, node: str, x: npt.ArrayLike, conditions: Conditions) -> Case:
     """What enters a node of the correct device.
 
     Args:
         graph: integer graph.
         node: name of a node behind the Quantize node.
-        x, noise, samples, draw, replay: as of :meth:`FaultyDevice.run`.
+        x: (sample, step, feature).
+        conditions: of the run.
 
     Raises:
         PspikeError: what the simulator raises.
     """
-    sources, given = graph.sources(node), dict(replay or {})
-    found = FixedPointDevice(graph).run(
-        x, noise=noise, samples=samples, draw=draw, record=sources, replay=given
-    )
+    sources, given = graph.sources(node), conditions.replay
+    found = FixedPointDevice(graph).run_under(x, replace(conditions, record=sources))
     inputs = (np.asarray(given.get(name, found.values[name]), np.int64) for name in sources)
-    return Case(graph, node, tuple(inputs), noise, np.asarray(found.samples, np.int64), draw)
+    samples = np.asarray(found.samples, np.int64)
+    return Case(graph, node, tuple(inputs), conditions.noise, samples, conditions.draw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +210,7 @@ class Probe:
         x = random_input(self.graph) if self.x is None else self.x
         semantics = replace(self.graph.semantics, overflow="saturate")
         graph = replace(self.graph, semantics=semantics)
-        return case_of(graph, self.node, x, noise=Noise.philox(0))
+        return case_of(graph, self.node, x, Conditions(Noise.philox(0)))
 
     @cached_property
     def rates(self) -> npt.NDArray[np.float64]:

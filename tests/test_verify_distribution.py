@@ -1,6 +1,6 @@
 """The verdict on a whole device: modes, what decides, and how often it is wrong."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import fold, quantize_folded
 from pspike_deploy.recording import Recording
-from pspike_deploy.simulators.devices import Device, FixedPointDevice, ReferenceDevice, Spikes
+from pspike_deploy.simulators.devices import Device, FixedPointDevice, ReferenceDevice
+from pspike_deploy.simulators.faulty_device import Case, FaultyDevice, Outcome
 from pspike_deploy.verification import (
     Trials,
     VerifyOptions,
@@ -55,42 +56,10 @@ def drawn(graph: Graph, x: npt.NDArray[np.float64], noise: Noise) -> Recording:
     return FixedPointDevice(graph).run(x, noise=noise)
 
 
-class Claiming(FixedPointDevice):
-    """Claims the probabilities of the integer graph and spikes as ``lie`` tells."""
-
-    def lie(self, node: str, codes: npt.NDArray[Any], spikes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return spikes
-
-    def run(
-        self,
-        x: npt.ArrayLike,
-        *,
-        noise: Noise,
-        samples: npt.ArrayLike | None = None,
-        draw: int = 0,
-        record: Collection[str] | None = None,
-        replay: Spikes | None = None,
-    ) -> Recording:
-        sites = self.graph.sites
-        keep = set(sites if record is None else record) | set(sites)
-        run = super().run(
-            x, noise=noise, samples=samples, draw=draw, record=tuple(keep), replay=replay
-        )
-        values = {
-            name: self.lie(name, run.probabilities[name], array) if name in sites else array
-            for name, array in run.values.items()
-        }
-        return replace(run, values=values)
-
-
-class StuckNeuron(Claiming):
-    """Neuron 3 of the second sampling node never spikes."""
-
-    def lie(self, node: str, codes: npt.NDArray[Any], spikes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if node == list(self.graph.sites)[1]:
-            spikes = spikes.copy()
-            spikes[..., 3] = 0
-        return spikes
+def without_neuron_3(case: Case) -> Outcome:
+    spikes = case.spikes.copy()
+    spikes[..., 3] = 0
+    return Outcome(spikes)
 
 
 def test_a_faithful_integer_network_is_equivalent(
@@ -108,10 +77,9 @@ def test_a_faithful_integer_network_is_equivalent(
 def test_a_stuck_neuron_is_named(
     graph: Graph, integer: Graph, data: npt.NDArray[np.float64]
 ) -> None:
-    found = verify_distribution(
-        ReferenceDevice(graph), StuckNeuron(integer), trials(data, 100), VerifyOptions()
-    )
     node = list(integer.sites)[1]
+    device = FaultyDevice(integer, node, "neuron 3 never spikes", without_neuron_3)
+    found = verify_distribution(ReferenceDevice(graph), device, trials(data, 100), VerifyOptions())
     assert found.verdict == "different"
     assert found.judgement is not None
     rejecting = {(one.test, one.node) for one in found.judgement.corrected if one.rejected}

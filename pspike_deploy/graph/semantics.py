@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.numerics.fixed_point import OVERFLOW_POLICIES, Format
+from pspike_deploy.numerics.noise import PHILOX
 
 #: Version of the dialect that this code writes; a reader refuses a larger one.
 OPSET: Final = 1
@@ -92,7 +93,7 @@ class Semantics:
     tie: str = "gt"
     spike_value: str = "one"
     edge_sum: str = "sum"
-    noise_kind: str = "philox4x64-10"
+    noise_kind: str = PHILOX
     noise_bits: int = 53
     overflow: str = "none"
     quantization: Mapping[str, NodeQuantization] = field(default_factory=dict)

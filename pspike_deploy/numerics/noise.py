@@ -45,14 +45,6 @@ class Noise:
     """Source of uniform numbers; make one with a static method, for instance :meth:`philox`."""
 
     @staticmethod
-    def philox_described(facts: Mapping[str, Any]) -> Noise | None:
-        """The counter-based noise that :meth:`describe` describes; None for any other."""
-        seed = facts.get("seed")
-        if facts.get("kind") != PHILOX or type(seed) is not int or not 0 <= seed < 2**64:
-            return None
-        return Noise.philox(seed)
-
-    @staticmethod
     def philox(seed: int = 0) -> PhiloxNoise:
         """Counter-based noise (Philox4x64-10) for a seed in 0 … 2**64 - 1."""
         return PhiloxNoise(seed)

@@ -93,7 +93,7 @@ def aligned(
     kept = min(lengths)
     if lengths[0] != lengths[1]:
         notes.append(f"the first {kept} of {max(lengths)} steps are compared")
-    return _cut(a, kept), _cut(b, kept), tuple(notes)
+    return a.part(steps=slice(0, kept)), b.part(steps=slice(0, kept)), tuple(notes)
 
 
 def _shifts(prompt: Recording, late: Recording, rows: Array, rows_late: Array) -> dict[str, Shift]:
@@ -146,9 +146,3 @@ def _moved(recording: Recording, shifts: Mapping[str, Shift]) -> Recording:
 
 def _steps(recording: Recording) -> int:
     return int(next(iter(recording.values.values())).shape[1])
-
-
-def _cut(recording: Recording, steps: int) -> Recording:
-    values = {name: value[:, :steps] for name, value in recording.values.items()}
-    odds = {name: value[:, :steps] for name, value in recording.probabilities.items()}
-    return replace(recording, values=values, probabilities=odds)

@@ -76,7 +76,12 @@ class PairedRuns:
 
 
 def white(
-    reference: Device, device: Device, x: npt.ArrayLike, samples: Samples, noise: Noise, draw: int
+    reference: Device,
+    device: Device,
+    x: npt.ArrayLike,
+    samples: Samples,
+    noise: Noise,
+    draw: int = 0,
 ) -> Source:
     """The reference's spikes replayed into the device, common uniforms."""
     data, nodes = np.asarray(x), reference.graph.spiking
@@ -135,7 +140,7 @@ def recorded(
         )
 
     def run(rows: slice) -> tuple[Recording, Recording]:
-        part = rows_of(actual, rows)
+        part = actual.part(rows)
         expected = reference.run(
             data[rows],
             noise=Noise.philox(0) if noise is None else noise,
@@ -147,17 +152,6 @@ def recorded(
         return expected, part
 
     return run
-
-
-def rows_of(recording: Recording, rows: slice) -> Recording:
-    """Some samples of a recording."""
-    return Recording(
-        values={name: array[rows] for name, array in recording.values.items()},
-        probabilities={name: array[rows] for name, array in recording.probabilities.items()},
-        outputs=recording.outputs[rows],
-        samples=recording.samples[rows],
-        run=recording.run,
-    )
 
 
 def run_pair(

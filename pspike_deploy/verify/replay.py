@@ -29,7 +29,7 @@ from pspike_deploy.graph.nodes import (
     TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
-from pspike_deploy.numerics.generators import GeneratorNoise, described
+from pspike_deploy.numerics.generators import GeneratorNoise
 from pspike_deploy.numerics.noise import UNIFORM_BITS, Noise
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.interpreter import input_points, run_node
@@ -232,8 +232,7 @@ def _returned(graph: Graph, a: Recording, name: str, neuron: int, row: int, step
 
 def _uniforms(graph: Graph, a: Recording, node: Node, at: Divergence, noise: Noise | None) -> Array:
     """Noise integers (53 bits) of one neuron, (draw,): one per step, or of a random start."""
-    facts = a.run.get("noise", {})
-    noise = noise or Noise.philox_described(facts) or described(facts)
+    noise = noise or a.noise
     if noise is None:
         raise _not_replayable("the noise of the run was injected", "no noise was given")
     by_chance = graph.semantics.quantization[at.node].rounding == "stochastic"

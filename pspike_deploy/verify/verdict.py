@@ -20,11 +20,18 @@ import numpy.typing as npt
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import OverflowCounts
-from pspike_deploy.simulators import fixed_point, interpreter, layerwise, reference
+from pspike_deploy.simulators import layerwise
+from pspike_deploy.simulators.devices import (
+    Device,
+    FixedPointDevice,
+    InterpreterDevice,
+    ReferenceDevice,
+)
 from pspike_deploy.verify import reasons as why
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.decision import Verdict
 from pspike_deploy.verify.outputs import OutputError, compare_outputs
+from pspike_deploy.verify.paired_runs import white
 from pspike_deploy.verify.probabilities import ProbabilityComparison, compare_probabilities
 from pspike_deploy.verify.rates import LayerRate, compare_rates
 
@@ -111,7 +118,9 @@ def verify(
     probabilities, rates, outputs = run.probabilities, run.rates, run.outputs
     comparisons = dict(replays or {})
     if integer.streams:
-        comparisons["interpreter"] = _interpreted(integer, data, indices, noise)
+        comparisons["interpreter"] = replay_in_interpreter(
+            FixedPointDevice(integer), data, indices, noise
+        )
     stress = {
         name: _replayed(
             graph, _saturating(integer), case, np.arange(len(case)), noise, device
@@ -145,20 +154,29 @@ def verify(
     )
 
 
-def _interpreted(
-    integer: Graph,
-    data: npt.NDArray[np.float64],
-    indices: npt.NDArray[np.int64],
+def replay_in_interpreter(
+    device: Device,
+    x: npt.NDArray[np.float64],
+    samples: npt.NDArray[np.int64],
     noise: Noise,
+    draw: int = 0,
 ) -> Comparison:
-    """The fixed-point simulator against the interpreter, on as much as the latter can do."""
+    """T1a: a device of an integer graph against the interpreter, on as much as the latter can do.
+
+    Args:
+        device: runs the graph.
+        x: (sample, step, feature); the first ones are taken.
+        samples: index of each sample.
+        noise: common noise.
+        draw: number of the repetition.
+    """
     few = slice(0, INTERPRETER_SAMPLES)
-    steps = max(1, INTERPRETER_WEIGHTS // max(1, integer.parameters))
-    x = data[few, :steps]
-    return compare(
-        fixed_point.run(integer, x, noise=noise, samples=indices[few]),
-        interpreter.run(integer, x, noise=noise, samples=indices[few]),
+    steps = max(1, INTERPRETER_WEIGHTS // max(1, device.graph.parameters))
+    sides = (device, InterpreterDevice(device.graph))
+    one, other = (
+        side.run(x[few, :steps], noise=noise, samples=samples[few], draw=draw) for side in sides
     )
+    return compare(one, other)
 
 
 @dataclass(frozen=True)
@@ -180,11 +198,8 @@ def _replayed(
     device: str,
 ) -> _Replayed:
     """Run the reference, replay its spikes into the integer graph, compare both sides."""
-    spiking = graph.spiking
-    expected = reference.run(graph, x, noise=noise, samples=samples, record=spiking, device=device)
-    actual = fixed_point.run(
-        integer, x, noise=noise, samples=samples, record=spiking, replay=expected.spikes
-    )
+    both = white(ReferenceDevice(graph, device), FixedPointDevice(integer), x, samples, noise)
+    expected, actual = both(slice(None))
     return _Replayed(
         compare_probabilities(expected, actual),
         compare_rates(expected, actual),
