@@ -22,7 +22,7 @@ from pspike_deploy.options import NoWatcher, Watcher
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.devices import LavaDevice
 from pspike_deploy.simulators.layerwise import recordable
-from pspike_deploy.sources import load_data
+from pspike_deploy.sources import load_data, require_samples, settings_unused
 from pspike_deploy.subjects import Opening, Subject, open_subject
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.divergence import Divergence
@@ -91,6 +91,8 @@ def compare_subjects(
     watcher.stage(f"Opening {a} and {b}")
     noise_of(options.noise, options.seed)  # what is wrong is said before anything runs
     subjects = open_subject(a, options.opening), open_subject(b, options.opening)
+    if options.opening.settings is not None and all(s.kind != "checkpoint" for s in subjects):
+        raise settings_unused(f"{a}, {b}")
     graphs = [s.graph for s in subjects if s.graph is not None]
     if options.graph is not None:
         graphs.append(read_graph(options.graph))
@@ -165,13 +167,8 @@ def _inputs(
     chosen = (named or running)[0]
     assert chosen.graph is not None
     x: Array = load_data(options.opening.data, None, chosen.graph, chosen.facts).x
-    if conditions.samples is not None and int(conditions.samples.max(initial=0)) >= len(x):
-        raise PspikeError(
-            "E-USAGE",
-            "the recording holds samples that the data do not have",
-            why=f"sample {int(conditions.samples.max())} of {len(x)}",
-            fix="give the data that were recorded with --data",
-        )
+    if conditions.samples is not None:
+        require_samples(x, conditions.samples)
     return x
 
 

@@ -6,6 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from pspike_deploy.data import (
     ExportData,
     TrainingData,
@@ -45,13 +48,7 @@ def load_model(
     """
     if path.suffix == ".nir":
         if settings is not None:
-            raise PspikeError(
-                "E-USAGE",
-                "settings were given for a graph",
-                why="only checkpoints of reference codes need them",
-                fix="leave --config out",
-                where=str(path),
-            )
+            raise settings_unused(str(path))
         graph = read_graph(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         facts = {"kind": "graph", "sha256": digest, "parameters": graph.parameters}
@@ -75,6 +72,17 @@ def load_model(
     if offline:
         return offline_graph(checkpoint.network), facts
     return to_graph(checkpoint.network, forms), facts
+
+
+def settings_unused(where: str) -> PspikeError:
+    """The error for settings where no checkpoint takes them."""
+    return PspikeError(
+        "E-USAGE",
+        "settings were given for a graph",
+        why="only checkpoints of reference codes need them",
+        fix="leave --config out",
+        where=where,
+    )
 
 
 def require_float(graph: Graph, path: Path) -> None:
@@ -117,6 +125,26 @@ def load_data(
         raise _no_data("labels or calibration samples without data")
     _require_name(known)
     return known_data(name, split)
+
+
+def require_samples(x: npt.NDArray[Any], samples: npt.NDArray[np.int64]) -> None:
+    """Refuse data that end before the samples of a recording.
+
+    Args:
+        x: the data set, (sample, ...).
+        samples: index of each recorded sample, (sample,).
+
+    Raises:
+        PspikeError: E-USAGE.
+    """
+    last = int(samples.max(initial=0))
+    if last >= len(x):
+        raise PspikeError(
+            "E-USAGE",
+            "the recording holds samples that the data do not have",
+            why=f"sample {last} of {len(x)}",
+            fix="give the data that were recorded with --data",
+        )
 
 
 def load_training_data(

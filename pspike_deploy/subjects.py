@@ -131,7 +131,8 @@ def open_subject(text: str, opening: Opening | None = None) -> Subject:
     if path.suffix == ".npz" or (is_hdf5(path) and holds_nir_data(path)):
         _require_plain(text, after, backend)
         return _recorded(text, path, opening)
-    graph, facts = load_model(path, opening.settings, offline=opening.offline)
+    settings = None if path.suffix == ".nir" else opening.settings  # the other side may need them
+    graph, facts = load_model(path, settings, offline=opening.offline)
     kind: Kind = "checkpoint" if facts["kind"] == "checkpoint" else "graph"
     if after is not None:
         require_float(graph, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.devices import Device, device_of
 from pspike_deploy.simulators.faults import plant
-from pspike_deploy.sources import load_data, load_model
+from pspike_deploy.sources import load_data, load_model, require_samples
 from pspike_deploy.subjects import Opening, open_subject
 from pspike_deploy.verification import (
     Trials,
@@ -172,7 +172,7 @@ def _second_side(
     if b is None:
         quantised = _quantised(graph, data, request, watcher)
         return _trials(data, request.samples), device_of(quantised, request.device)
-    subject = open_subject(b, Opening(data=request.data, device=request.device))
+    subject = open_subject(b, Opening(request.settings, request.data, request.device))
     if subject.device is not None:
         return _trials(data, request.samples), subject.device
     watcher.stage(f"read what {subject.backend} recorded")
@@ -222,13 +222,7 @@ def _of_recording(
 ) -> tuple[Trials, Recording]:
     """The samples that were recorded, and the recording of as many as are asked for."""
     part = recording.part(slice(0, samples))
-    rows: Any = part.samples
-    if len(rows) and int(rows.max()) >= len(data.x):
-        raise PspikeError(
-            "E-USAGE",
-            "the recording holds samples that the data do not have",
-            why=f"sample {int(rows.max())} of {len(data.x)}",
-            fix="give the data that were recorded with --data",
-        )
+    rows = np.asarray(part.samples, np.int64)
+    require_samples(data.x, rows)
     labels = None if data.labels is None else data.labels[rows]
-    return Trials(data.x[rows], np.asarray(rows, np.int64), labels), part
+    return Trials(data.x[rows], rows, labels), part

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -46,19 +47,21 @@ def _detection() -> list[str]:
 
 
 def _equivalence() -> list[str]:
-    rates = " | ".join(f"p = {rate:g}" for rate in power.EQUIVALENCE_RATES)
-    rows = [f"| margin | {rates} |", "|---|" + "---|" * len(power.EQUIVALENCE_RATES)]
-    for margin, draws in power.equivalence_table().items():
-        rows.append(f"| {margin:g} | {' | '.join(_count(n) for n in draws)} |")
-    return rows
+    rates = [f"p = {rate:g}" for rate in power.EQUIVALENCE_RATES]
+    return _table("margin", rates, power.equivalence_table())
 
 
 def _correlation() -> list[str]:
-    tests = " | ".join(f"{n:,} test{'s' if n > 1 else ''}" for n in power.CORRELATION_TESTS)
-    rows = [f"| correlation | {tests} |", "|---|" + "---|" * len(power.CORRELATION_TESTS)]
-    for correlation, pairs in power.correlation_table().items():
-        rows.append(f"| {correlation:g} | {' | '.join(_count(n) for n in pairs)} |")
-    return rows
+    tests = [f"{n:,} test{'s' if n > 1 else ''}" for n in power.CORRELATION_TESTS]
+    return _table("correlation", tests, power.correlation_table())
+
+
+def _table(name: str, columns: Sequence[str], rows: Mapping[float, Sequence[float]]) -> list[str]:
+    """Counts by a number in the first column, called ``name``."""
+    lines = [f"| {name} | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for number, counts in rows.items():
+        lines.append(f"| {number:g} | {' | '.join(_count(n) for n in counts)} |")
+    return lines
 
 
 def _count(number: float) -> str:

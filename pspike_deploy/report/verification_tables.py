@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from rich.markup import escape
 from rich.table import Table
 
 from pspike_deploy.verify.distribution import QUESTIONS
@@ -46,11 +47,11 @@ def verdict_lines(document: Mapping[str, Any]) -> list[str]:
         f"({_MODES[document['mode']]}; {document['trials']:,} samples)"
     ]
     reasons = document["reasons"]
-    lines += [f"  {_escaped(reason)}" for reason in reasons[:_REASONS]]
+    lines += [f"  {escape(reason)}" for reason in reasons[:_REASONS]]
     if len(reasons) > _REASONS:
         lines.append(f"  … and {len(reasons) - _REASONS} more: see --json or --out")
     judgement = document["judgement"] or {}
-    lines += [f"  {_escaped(note)}" for note in judgement.get("notes", ())]
+    lines += [f"  {escape(note)}" for note in judgement.get("notes", ())]
     for name, unit in (("trials_to_decide", "samples"), ("samples_to_decide", "labelled samples")):
         needed = judgement.get(name)
         if needed and document["verdict"] == "inconclusive":
@@ -61,7 +62,7 @@ def verdict_lines(document: Mapping[str, Any]) -> list[str]:
     notice = document["probabilities"].get("samples_to_notice")
     if notice:
         lines.append(f"  an optimal observer needs about {notice:,.0f} samples to notice")
-    lines += [f"[yellow]warning: {_escaped(warning)}[/yellow]" for warning in document["warnings"]]
+    lines += [f"[yellow]warning: {escape(warning)}[/yellow]" for warning in document["warnings"]]
     return lines
 
 
@@ -79,9 +80,7 @@ def sequential_table(document: Mapping[str, Any]) -> Table:
             found = node[kind]
             decision = _marked(found["decision"], found["decision"] == "reject")
             evidence = f"e = exp({found['log_e']:.1f})" if kind == "sampler" else found["reason"]
-            table.add_row(
-                _escaped(node["node"]), against, decision, f"{found['steps']:,}", evidence
-            )
+            table.add_row(escape(node["node"]), against, decision, f"{found['steps']:,}", evidence)
     return table
 
 
@@ -121,7 +120,7 @@ def _family(test: str, document: Mapping[str, Any]) -> tuple[str, str]:
     corrected, family = min(pairs, key=lambda pair: (pair[0]["p_value"], pair[1]["p_value"]))
     text = f"p = {corrected['p_value']:.2g}"
     rejected = bool(corrected["rejected"])
-    return _marked(text, rejected), _escaped(_place(family)) if rejected else ""
+    return _marked(text, rejected), escape(_place(family)) if rejected else ""
 
 
 def _place(found: Mapping[str, Any]) -> str:
@@ -139,13 +138,8 @@ def _rates(equivalences: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 
 def _of_events(events: Sequence[Mapping[str, Any]]) -> str:
-    return _escaped("; ".join(sorted({event["node"] for event in events})))
+    return escape("; ".join(sorted({event["node"] for event in events})))
 
 
 def _marked(text: str, wrong: bool) -> str:
     return f"[red]{text}[/red]" if wrong else text
-
-
-def _escaped(text: str) -> str:
-    """Names come from files and must not be taken for markup."""
-    return text.replace("[", "\\[")
