@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.graph.complex_pairs import complex_of
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
@@ -42,6 +41,7 @@ from pspike_deploy.graph.nodes import (
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import layerwise
+from pspike_deploy.simulators.impulse_response import convolution_kernel
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -266,7 +266,7 @@ def _(node: MeanPool, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
 def _(node: DiagonalSSM, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     (x,) = inputs
     steps = x.shape[1]
-    kernel = run.tensor(convolution_kernel(node, steps))
+    kernel = run.tensor(convolution_kernel(node, steps).copy())  # torch takes no read-only arrays
     spectrum = torch.fft.rfft(x, n=2 * steps, dim=1) * torch.fft.rfft(kernel, n=2 * steps, dim=0)
     y: torch.Tensor = torch.fft.irfft(spectrum, n=2 * steps, dim=1)[:, :steps]
     return y + run.tensor(node.d) * x
@@ -282,18 +282,6 @@ def _(node: Convolution, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     whole: torch.Tensor = torch.fft.irfft(spectrum, n=size, dim=1)
     start = lags // 2
     return whole[:, start : start + steps] + run.tensor(node.d) * x
-
-
-def convolution_kernel(node: DiagonalSSM, steps: int) -> npt.NDArray[np.float64]:
-    """Impulse response without D: K[t] = Re(sum over modes of C A**t B), shape (steps, neurons)."""
-    a = complex_of(node.a_bar)
-    residue = complex_of(node.b_bar) * complex_of(node.c)
-    kernel = np.empty((steps, a.shape[0]))
-    power = residue
-    for step in range(steps):
-        kernel[step] = power.sum(axis=1).real
-        power = power * a
-    return kernel
 
 
 @node_output.register

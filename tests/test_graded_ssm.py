@@ -19,6 +19,7 @@ from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import fold, quantize, quantize_folded
 from pspike_deploy.simulators import fixed_point, interpreter, reference
+from pspike_deploy.simulators.impulse_response import convolution_kernel
 from pspike_deploy.simulators.lava import backend as lava
 from pspike_deploy.simulators.lava.environment import find_lava_python
 from pspike_deploy.verify.compare import compare
@@ -132,7 +133,7 @@ def test_a_guaranteed_output_holds_under_the_worst_input() -> None:
     graph = graph.with_nodes({"a_encoder": Affine(np.eye(H, 3), np.zeros(H))})
     integer, report = quantize_folded(fold(graph), x, QuantConfig())
     assert report.outputs[SSM]["basis"] == "guaranteed"
-    kernel = reference.convolution_kernel(graph.nodes[SSM], x.shape[1])  # type: ignore[arg-type]
+    kernel = convolution_kernel(graph.nodes[SSM], x.shape[1])  # type: ignore[arg-type]
     worst = np.zeros_like(x)
     for neuron in range(3):
         signs = np.sign(kernel[::-1, neuron])

@@ -22,6 +22,7 @@ from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.simulators import layerwise, reference
+from pspike_deploy.simulators.impulse_response import convolution_kernel
 from tests.test_quantize import STEPS, data, network
 
 SAMPLES, NOISE = np.array([3, 8]), Noise.philox(13)
@@ -104,6 +105,17 @@ def test_results_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) ->
     for name, spikes in whole.spikes.items():
         np.testing.assert_array_equal(spikes, parts.spikes[name])
     np.testing.assert_allclose(whole.outputs, parts.outputs, atol=1e-12)
+
+
+def test_an_impulse_response_is_computed_once_and_a_short_one_begins_a_long_one() -> None:
+    graph = to_graph(network(15))
+    node = next(n for n in graph.nodes.values() if isinstance(n, DiagonalSSM))
+    short = convolution_kernel(node, 7).copy()
+    long = convolution_kernel(node, 40)
+    assert convolution_kernel(node, 40).base is long.base
+    np.testing.assert_array_equal(convolution_kernel(node, 7), short)
+    with pytest.raises(ValueError, match="read-only"):
+        long[0] = 0
 
 
 def test_integer_graphs_and_absent_devices_are_refused() -> None:

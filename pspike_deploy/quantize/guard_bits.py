@@ -26,7 +26,7 @@ import numpy.typing as npt
 from pspike_deploy.graph.complex_pairs import complex_of
 from pspike_deploy.graph.nodes import DiagonalSSM
 from pspike_deploy.graph.semantics import NodeQuantization
-from pspike_deploy.simulators import reference
+from pspike_deploy.simulators.impulse_response import convolution_kernel
 
 #: Steps of the kernel in which its largest value is looked for.
 KERNEL_STEPS: Final = 1024
@@ -106,6 +106,6 @@ def _terms(node: DiagonalSSM) -> npt.NDArray[np.float64]:
 
 def _peaks(node: DiagonalSSM) -> npt.NDArray[np.float64]:
     """Largest magnitude of the kernel without D, (neuron,)."""
-    kernel = np.abs(reference.convolution_kernel(node, KERNEL_STEPS))
+    kernel = np.abs(convolution_kernel(node, KERNEL_STEPS))
     peaks: npt.NDArray[np.float64] = kernel.max(axis=0)
     return peaks

@@ -26,7 +26,7 @@ from pspike_deploy.graph.complex_pairs import complex_of, pairs_of
 from pspike_deploy.graph.nodes import DiagonalSSM
 from pspike_deploy.models.balanced_truncation import Balancing
 from pspike_deploy.models.kernel_fit import expected_error
-from pspike_deploy.simulators.reference import convolution_kernel
+from pspike_deploy.simulators.impulse_response import convolution_kernel
 
 FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complex128]

@@ -38,6 +38,7 @@ from pspike_deploy.graph.nodes import (
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.neuron_states import geometric, largest_state, oscillator_bounds
 from pspike_deploy.simulators import layerwise, reference
+from pspike_deploy.simulators.impulse_response import convolution_kernel
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -219,7 +220,7 @@ def _(node: MeanPool, inputs: list[Interval]) -> Interval:
 @interval.register
 def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
     """The positive and negative parts of the impulse response, D included, times the input."""
-    kernel = reference.convolution_kernel(node, RESPONSE_STEPS)
+    kernel = convolution_kernel(node, RESPONSE_STEPS).copy()
     kernel[0] += node.d
     decay = np.hypot(node.a_bar[..., 0], node.a_bar[..., 1])
     residue = np.hypot(node.b_bar[..., 0], node.b_bar[..., 1]) * np.hypot(
