@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,30 +20,8 @@ MANIFEST: Final = "manifest.json"
 MANIFEST_FORMAT: Final = "pspike-artefacts"
 
 
-def check_out(out: Path, *, force: bool) -> None:
-    """Refuse an output path before any work is done.
-
-    Raises:
-        PspikeError: E-OUT-EXISTS where something is there already; with ``force``, only where
-            it is not an artefact folder of this tool (or an empty folder).
-    """
-    if not os.path.lexists(out):
-        return
-    ours = out.is_dir() and not out.is_symlink() and (_is_ours(out) or not any(out.iterdir()))
-    if force and ours:
-        return
-    raise PspikeError(
-        "E-OUT-EXISTS",
-        "the output path exists already",
-        why="it is not an artefact folder of this tool, so it is never replaced"
-        if force
-        else "nothing is overwritten without being asked",
-        fix="choose another --out" + ("" if force or not ours else ", or replace it with --force"),
-        where=str(out),
-    )
-
-
-def _is_ours(folder: Path) -> bool:
+def is_export(folder: Path) -> bool:
+    """Whether a folder is one that an export wrote."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
@@ -51,25 +29,58 @@ def _is_ours(folder: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("format") == MANIFEST_FORMAT
 
 
+def check_out(out: Path, *, force: bool, ours: Callable[[Path], bool] = is_export) -> None:
+    """Refuse an output path before any work is done.
+
+    Args:
+        out: folder to be written.
+        force: whether what the same command wrote there before may be replaced.
+        ours: recognises such a folder.
+
+    Raises:
+        PspikeError: E-OUT-EXISTS where something is there already; with ``force``, only where
+            it is neither empty nor ours.
+    """
+    if not os.path.lexists(out):
+        return
+    replaceable = out.is_dir() and not out.is_symlink() and (ours(out) or not any(out.iterdir()))
+    if force and replaceable:
+        return
+    raise PspikeError(
+        "E-OUT-EXISTS",
+        "the output path exists already",
+        why="it is not an artefact folder of this tool, so it is never replaced"
+        if force
+        else "nothing is overwritten without being asked",
+        fix="choose another --out"
+        + ("" if force or not replaceable else ", or replace it with --force"),
+        where=str(out),
+    )
+
+
 @contextmanager
-def artefact_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+def artefact_folder(
+    out: Path, *, force: bool = False, ours: Callable[[Path], bool] = is_export
+) -> Iterator[Path]:
     """A temporary folder beside ``out`` that becomes ``out`` at the end; vanishes on any error.
+
+    Arguments as of :func:`check_out`.
 
     Raises:
         PspikeError: E-OUT-EXISTS, E-OUT-UNWRITABLE, E-OUT-DISK-FULL.
     """
-    check_out(out, force=force)
-    with whole_folder(out, lambda part, place: _move(part, place, force=force)) as part:
+    check_out(out, force=force, ours=ours)
+
+    def move(part: Path, place: Path) -> None:
+        check_out(place, force=force, ours=ours)  # it may have appeared in the meantime
+        if not place.exists():
+            os.rename(part, place)
+            return
+        with signals_deferred():
+            _replace(part, place)
+
+    with whole_folder(out, move) as part:
         yield part
-
-
-def _move(part: Path, out: Path, *, force: bool) -> None:
-    check_out(out, force=force)  # it may have appeared in the meantime
-    if not out.exists():
-        os.rename(part, out)
-        return
-    with signals_deferred():
-        _replace(part, out)
 
 
 def _replace(part: Path, out: Path) -> None:

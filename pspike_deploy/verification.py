@@ -27,7 +27,7 @@ from pspike_deploy.verify.outside_view import (
 )
 from pspike_deploy.verify.paired_runs import MEMORY, PairedRuns, Source
 from pspike_deploy.verify.sampled.draws import Family
-from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL, Mode
+from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL, Mode, require_level
 from pspike_deploy.verify.sequential_runs import SequentialVerdict, run_sequentially
 from pspike_deploy.verify.task_margin import TaskMargin, task_margin
 from pspike_deploy.verify.verdict import replay_in_interpreter
@@ -56,6 +56,9 @@ class VerifyOptions:
         kept: trials of T2 to T4; None: as many as make 50,000 draws per neuron, 32 at least.
         noise: the device's own; None: the uniforms of the reference.
         outputs_only: judge spikes and scores from outside, whatever else is known.
+
+    Raises:
+        PspikeError: E-USAGE for a level that is no chance.
     """
 
     seed: int = 0
@@ -66,6 +69,9 @@ class VerifyOptions:
     kept: int | None = None
     noise: Noise | None = None
     outputs_only: bool = False
+
+    def __post_init__(self) -> None:
+        require_level(self.alpha)  # before anything runs
 
     def kept_trials(self, steps: int) -> int:
         """Trials of T2 to T4 for sequences of so many steps."""

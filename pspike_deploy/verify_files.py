@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from pspike_deploy.artefacts import to_json
-from pspike_deploy.atomic import write_file
+from pspike_deploy.artefacts import artefact_folder, check_out, write_json
 from pspike_deploy.data import ExportData
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
@@ -20,6 +19,7 @@ from pspike_deploy.options import Watcher
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.recording import Recording
+from pspike_deploy.report.html import ReportData, write_report
 from pspike_deploy.simulators.devices import Device, device_of
 from pspike_deploy.simulators.faults import plant
 from pspike_deploy.sources import load_data, load_model, require_samples
@@ -35,6 +35,9 @@ from pspike_deploy.verify.distribution import DistributionVerdict
 from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL
 from pspike_deploy.verify.sequential_runs import SequentialVerdict
 
+#: Files that the command writes.
+DOCUMENT: Final = "verification.json"
+REPORT: Final = "report.html"
 #: Samples that a planted fault is fitted to.
 FAULT_SAMPLES: Final = 32
 
@@ -62,6 +65,7 @@ class VerifyRequest:
     memory: str = "1G"
     draw: int = 0
     out: Path | None = None
+    force: bool = False
     device: str = "auto"
     seed: int = 0
 
@@ -75,6 +79,8 @@ def verify_files(
         PspikeError: E-USAGE for options that do not fit, and what reading and running raise.
     """
     options = _options(request)
+    if request.out is not None:
+        check_out(request.out, force=request.force, ours=_is_verification)
     watcher.stage("read both sides")
     a, b = _paths(request)
     graph, facts = load_model(a, request.settings)
@@ -147,14 +153,23 @@ def _write(
     request: VerifyRequest, result: DistributionVerdict | SequentialVerdict, out: Path
 ) -> None:
     """``verification.json``, and ``report.html`` where whole layers were looked at."""
-    from pspike_deploy.report.html import ReportData, write_report
-
     document = result.to_dict()
-    out.mkdir(parents=True, exist_ok=True)
-    write_file(out / "verification.json", to_json(document).encode())
-    if isinstance(result, SequentialVerdict):
-        return
-    report = ReportData(
+    with artefact_folder(out, force=request.force, ours=_is_verification) as folder:
+        write_json(folder / DOCUMENT, document)
+        if isinstance(result, DistributionVerdict):
+            write_report(_report(request, result, document), folder / REPORT)
+
+
+def _is_verification(folder: Path) -> bool:
+    """Whether a folder holds nothing but what this command writes."""
+    names = {path.name for path in folder.iterdir()}
+    return DOCUMENT in names and names <= {DOCUMENT, REPORT}
+
+
+def _report(
+    request: VerifyRequest, result: DistributionVerdict, document: dict[str, Any]
+) -> ReportData:
+    return ReportData(
         title=f"Verification of {request.b or 'the quantised network'}",
         facts={"reference": str(request.a), "samples": f"{result.trials:,}", "mode": result.mode},
         verification=document,
@@ -162,7 +177,6 @@ def _write(
         reference=request.a.name,
         target=request.b or "quantised network",
     )
-    write_report(report, out / "report.html")
 
 
 def _second_side(

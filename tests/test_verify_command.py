@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pspike_deploy.cli import app
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.file import write_graph
+from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.simulators.faults import FAULTS
+from pspike_deploy.sources import load_model
 from pspike_deploy.verify_files import memory_of
+from tests.official import STEPS, Variant, state_dict
 
 ZOO = Path(__file__).parent.parent / "models" / "zoo"
 DIGITS = str(ZOO / "p_spikessm_digits.pt")
@@ -46,6 +51,45 @@ def test_a_planted_fault_is_found_and_the_layer_is_named() -> None:
     }
     assert {("T1b", "l02_c_sample"), ("T2a", "l02_c_sample")} <= rejecting
     assert {node for _, node in rejecting} == {"l02_c_sample"}
+
+
+def test_a_verification_is_replaced_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("not of this tool")
+    for force in ([], ["--force"]):
+        status, _, told = run(DIGITS, "--samples", "1", "--out", str(folder), *force)
+        assert (status, "E-OUT-EXISTS" in told) == (2, True)
+    (folder / "mine.txt").rename(folder / "verification.json")
+    assert run(DIGITS, "--samples", "1", "--out", str(folder))[0] == 2
+    assert run(DIGITS, "--samples", "1", "--out", str(folder), "--force", "--quiet")[0] == 5
+    assert json.loads((folder / "verification.json").read_text("utf-8"))["trials"] == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--alpha", "3"), ("--margin", "-1"), ("--noise", "lfrs")]
+)
+def test_what_cannot_be_used_is_said_before_anything_runs(option: str, value: str) -> None:
+    status, _, told = run("nowhere.pt", option, value)
+    assert status == 2
+    assert value in told
+
+
+def test_settings_reach_the_checkpoint_of_a_pair(tmp_path: Path) -> None:
+    network = Variant()
+    settings, official = tmp_path / "settings.json", tmp_path / "official.pt"
+    settings.write_text(json.dumps(network.settings() | {"l_max": STEPS}))
+    torch.save(state_dict(network), official)
+    x = np.random.default_rng(0).random((8, STEPS, 2), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    graph = load_model(official, settings)[0]
+    integer = tmp_path / "integer.nir"
+    write_graph(quantize(graph, x), integer)
+    given = ["--data", str(tmp_path / "x.npy"), "--config", str(settings), "--json"]
+    status, text, _ = run(str(official), str(integer), *given)
+    assert (status, json.loads(text)["mode"]) == (5, "white")
+    status, text, _ = run(str(integer), str(integer), *given)
+    assert (status, json.loads(text)["error"]["code"]) == (2, "E-USAGE")
 
 
 def test_all_faults_are_listed() -> None:

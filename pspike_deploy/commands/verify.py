@@ -79,6 +79,9 @@ def verify(
     out: Annotated[
         Path | None, typer.Option(help="folder for verification.json and report.html")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace an existing verification")
+    ] = False,
     device: Device = "auto",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -116,6 +119,7 @@ def verify(
             memory=memory,
             draw=draw,
             out=out,
+            force=force,
             device=device,
             seed=seed,
         )

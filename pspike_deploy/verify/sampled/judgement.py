@@ -281,11 +281,26 @@ def _largest(numbers: Iterable[int | None]) -> int | None:
     return max((n for n in numbers if n is not None), default=None)
 
 
-def _check(mode: str, alpha: float) -> None:
-    if mode not in get_args(Mode) or not 0 < alpha < 1:
+def require_level(alpha: float) -> None:
+    """Refuse a chance of false alarms that is none.
+
+    Raises:
+        PspikeError: E-USAGE.
+    """
+    if not 0 < alpha < 1:
         raise PspikeError(
             "E-USAGE",
-            "there is no such way to judge",
-            why=f"mode {mode!r}, level {alpha:g}",
-            fix=f"give one of the modes {', '.join(get_args(Mode))} and a level between 0 and 1",
+            f"the level {alpha:g} cannot be used",
+            why="it is the chance of any false alarm",
+            fix="give a number between 0 and 1, for instance 0.01",
+        )
+
+
+def _check(mode: str, alpha: float) -> None:
+    require_level(alpha)
+    if mode not in get_args(Mode):
+        raise PspikeError(
+            "E-USAGE",
+            f"there is no mode {mode!r}",
+            fix=f"give one of {', '.join(get_args(Mode))}",
         )
