@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.limits import require_int64
+from pspike_deploy.graph.node import Node
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording, finer_probabilities, overflow_facts
 from pspike_deploy.simulators import layerwise
@@ -74,12 +75,14 @@ def run(
         )
         overflows += state.overflows
         last = result.output[np.arange(len(ends[part])), ends[part]]
-        parts.append((result.recorded, state.probabilities, last))
+        recorded = {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()}
+        parts.append((recorded, state.probabilities, last))
     fraction = graph.output_format(graph.output_name).fractions()
+    sampling = tuple(parts[0][1])
     return Recording(
-        values={n: _stack(graph, n, [p[0][n] for p in parts]) for n in names},
-        probabilities={n: _joined([p[1][n] for p in parts]) for n in parts[0][1]},
-        outputs=np.concatenate([p[2] for p in parts]) * np.exp2(-fraction.astype(np.float64)),
+        values={n: layerwise.joined([p[0].pop(n) for p in parts]) for n in names},
+        probabilities={n: layerwise.joined([p[1].pop(n) for p in parts]) for n in sampling},
+        outputs=layerwise.joined([p[2] for p in parts]) * np.exp2(-fraction.astype(np.float64)),
         samples=indices,
         run=run_facts(graph, "fixed-point", noise, draw, overflows),
     )
@@ -105,11 +108,5 @@ def run_facts(
     }
 
 
-def _stack(graph: Graph, name: str, parts: list[IntArray]) -> npt.NDArray[Any]:
-    joined = _joined(parts)
-    return joined.astype(np.uint8) if graph.nodes[name].spikes else joined
-
-
-def _joined(parts: list[IntArray]) -> IntArray:
-    """The parts one after another; a single one is not copied."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _stored(node: Node, values: IntArray) -> npt.NDArray[Any]:
+    return values.astype(np.uint8) if node.spikes else values

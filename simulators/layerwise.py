@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,11 @@ def chunks(graph: Graph, samples: int, steps: int, budget: int | None = None) ->
     size = max(1, (budget or CHUNK_BYTES) // max(1, steps * widest * 8))
     for start in range(0, samples, size):
         yield slice(start, min(samples, start + size))
+
+
+def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """What all chunks gave, one after the other; a single chunk as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def recordable(graph: Graph) -> tuple[str, ...]:

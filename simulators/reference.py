@@ -163,10 +163,11 @@ def run(
             parts.append((recorded, kept, last.double().cpu().numpy()))
             for name, peak in state.state_peaks.items():
                 peaks[name] = max(peak, peaks.get(name, 0.0))
+    sampling = tuple(parts[0][1])
     return Recording(
-        values={n: np.concatenate([p[0][n] for p in parts]) for n in names},
-        probabilities={n: np.concatenate([p[1][n] for p in parts]) for n in parts[0][1]},
-        outputs=np.concatenate([p[2] for p in parts]),
+        values={n: layerwise.joined([p[0].pop(n) for p in parts]) for n in names},
+        probabilities={n: layerwise.joined([p[1].pop(n) for p in parts]) for n in sampling},
+        outputs=layerwise.joined([p[2] for p in parts]),
         samples=indices,
         run={
             "backend": "reference",

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,8 @@ from pspike_deploy.simulators.impulse_response import convolution_kernel
 
 FloatArray = npt.NDArray[np.float64]
 
+#: Chunks of a run that keeps the values of all nodes are smaller by this factor.
+SMALLER_CHUNKS: Final = 8
 #: Steps of the impulse response that are summed one by one; the tail is bounded geometrically.
 RESPONSE_STEPS = 4096
 
@@ -119,7 +122,8 @@ def observed(
     states: dict[str, float] = {}
     data = layerwise.checked_input(graph, x)
     samples = layerwise.sample_indices(None, len(data))
-    parts = layerwise.chunks(graph, *data.shape[:2])
+    budget = layerwise.CHUNK_BYTES // SMALLER_CHUNKS
+    parts = list(layerwise.chunks(graph, *data.shape[:2], budget))
     for draw, part in itertools.product(range(draws), parts):
         recording = reference.run(
             graph,
@@ -131,8 +135,9 @@ def observed(
             device=device,
         )
         for name in names:
-            values = recording.values[name].astype(np.float64)
-            here = Interval(values.min(axis=(0, 1)), values.max(axis=(0, 1)))
+            values = recording.values[name]
+            low, high = values.min(axis=(0, 1)), values.max(axis=(0, 1))
+            here = Interval(low.astype(np.float64), high.astype(np.float64))
             before = result.get(name, here)
             result[name] = Interval(
                 np.minimum(here.low, before.low), np.maximum(here.high, before.high)

@@ -65,12 +65,14 @@ class InputMoments:
     @staticmethod
     def of(values: npt.ArrayLike) -> InputMoments:
         """Moments over samples and steps of values (sample, step, input)."""
-        flat = np.asarray(values, np.float64)
-        flat = flat.reshape(-1, flat.shape[-1])
+        samples = np.asarray(values)
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = flat.mean(axis=0)
-            flat = flat - mean
-            moments = InputMoments(mean, flat.T @ flat / len(flat))
+            mean = samples.mean(axis=(0, 1), dtype=np.float64)
+            covariance = np.zeros((mean.size, mean.size))
+            for sample in samples:  # one by one, so that nothing of the size of all is made
+                rest = sample - mean
+                covariance += rest.T @ rest
+            moments = InputMoments(mean, covariance / (samples.shape[0] * samples.shape[1]))
         if not np.isfinite(moments.second).all():
             largest = float(np.abs(np.asarray(values)).max())
             raise PspikeError(
