@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from pspike_deploy.artefacts import artefact_folder, check_out, write_json
+from pspike_deploy.artefacts import artefact_folder, check_out, is_export, write_json
 from pspike_deploy.data import ExportData
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.folder_report import REPORT, report_of
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.numerics.noise_text import noise_of
@@ -35,9 +36,8 @@ from pspike_deploy.verify.distribution import DistributionVerdict
 from pspike_deploy.verify.sampled.judgement import ALPHA_TOTAL
 from pspike_deploy.verify.sequential_runs import SequentialVerdict
 
-#: Files that the command writes.
+#: File of the verdict, beside the report.
 DOCUMENT: Final = "verification.json"
-REPORT: Final = "report.html"
 #: Samples that a planted fault is fitted to.
 FAULT_SAMPLES: Final = 32
 
@@ -169,11 +169,15 @@ def _is_verification(folder: Path) -> bool:
 def _report(
     request: VerifyRequest, result: DistributionVerdict, document: dict[str, Any]
 ) -> ReportData:
-    return ReportData(
+    """What was found; of an export's folder its ranges and accuracy, too."""
+    known = report_of(request.a) if is_export(request.a) else ReportData()
+    return replace(
+        known,
         title=f"Verification of {request.b or 'the quantised network'}",
         facts={"reference": str(request.a), "samples": f"{result.trials:,}", "mode": result.mode},
         verification=document,
         sites=result.draws,
+        conditions="",
         reference=request.a.name,
         target=request.b or "quantised network",
     )

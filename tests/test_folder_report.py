@@ -117,6 +117,21 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_verification_of_an_export_shows_its_ranges_and_accuracy(
+    exported: Path, tmp_path: Path
+) -> None:
+    data = exported.parent / "samples.npz"
+    arguments = ["verify", exported, "--data", data, "--out", tmp_path / "v", "--samples", "8"]
+    done = runner.invoke(cli.app, [*map(str, arguments), "--quiet"])
+    assert done.exit_code == 5, done.output
+    verified = (tmp_path / "v" / "report.html").read_text("utf-8")
+    exports = (exported / "report.html").read_text("utf-8")
+    for heading in ("Accuracy", "Quantisation", "Probability calibration"):
+        assert heading in exports
+        assert heading in verified
+    assert "Verification of the quantised network" in verified
+
+
 def test_long_sequences_are_cut(exported: Path, tmp_path: Path, monkeypatch) -> None:
     from pspike_deploy.graph.file import read_graph
     from pspike_deploy.numerics.noise import Noise
