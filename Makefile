@@ -72,6 +72,7 @@ zoo-page: $(STAMP)
 # Generated pages and the picture in the README, from the code and a run of the demo.
 docs: demo zoo-page
 	$(BIN)/python -m pspike_deploy.graph.describe docs/dialect.md
+	$(BIN)/python -m pspike_deploy.report.semantics_page docs/semantics.md
 	$(BIN)/python -m pspike_deploy.report.reference docs build/digits/summary.json
 	$(BIN)/python -m pspike_deploy.report.power_tables docs/verification.md
 	$(BIN)/python -m tests.format_tables

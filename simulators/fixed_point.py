@@ -17,7 +17,7 @@ from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording, finer_probabilities, overflow_facts
 from pspike_deploy.simulators import layerwise
 from pspike_deploy.simulators.fixed_point_nodes import evaluate
-from pspike_deploy.simulators.fixed_point_run import IntArray, Run
+from pspike_deploy.simulators.fixed_point_run import Run
 
 
 def run(
@@ -108,5 +108,5 @@ def run_facts(
     }
 
 
-def _stored(node: Node, values: IntArray) -> npt.NDArray[Any]:
+def _stored(node: Node, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values.astype(np.uint8) if node.spikes else values

@@ -123,7 +123,7 @@ def observed(
     data = layerwise.checked_input(graph, x)
     samples = layerwise.sample_indices(None, len(data))
     budget = layerwise.CHUNK_BYTES // SMALLER_CHUNKS
-    parts = list(layerwise.chunks(graph, *data.shape[:2], budget))
+    parts = list(layerwise.chunks(graph, len(data), data.shape[1], budget))
     for draw, part in itertools.product(range(draws), parts):
         recording = reference.run(
             graph,

@@ -1,0 +1,1 @@
+"""Export toward Loihi: what a person with access to the hardware needs."""
