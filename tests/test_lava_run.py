@@ -163,6 +163,20 @@ def test_a_bundle_notices_what_it_did_not_expect(tmp_path: Path) -> None:
 
 
 @pytest.mark.lava
+@pytest.mark.parametrize("microcode", [False, True])
+def test_a_run_on_a_chip_says_what_this_machine_lacks(tmp_path: Path, microcode: bool) -> None:
+    graph = small_integer_graph(np.random.default_rng(0))
+    bundle = export_lava(graph, tmp_path / "b", x=inputs(1, 4), noise=NOISE)
+    if microcode:
+        (bundle.path / "chip_models.py").write_text("raise AssertionError('imported too early')")
+    done = by_hand(bundle, tmp_path / "run", "--target", "loihi2")
+    assert done.returncode == 3, done.stderr
+    assert "NOT RUN: this machine lacks lava-loihi" in done.stderr
+    assert ("chip_models.py" in done.stderr) is not microcode
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.lava
 def test_by_hand_an_exception_ends_the_run_too(tmp_path: Path) -> None:
     bundle = export_lava(overflowing("error"), tmp_path / "b", x=inputs(1, 4), noise=NOISE)
     done = by_hand(bundle, tmp_path / "run")

@@ -40,7 +40,8 @@ what ran and how many values left their registers.
 | `pspike_processes/` | processes and their CPU models: the specification of microcode |
 | `manifest.json` | groups, programs, connections, widths, latencies, noise, digests of all files |
 | `parameters.npz`, `inputs.npz` | integers; weights stand on the grid of Lava's `Dense` |
-{more_files}| `lava_compat.py`, `parent_watch.py` | helpers of `run.py` |
+{more_files}| `hardware.py` | for runs on a chip: `run.py --target loihi2` says what is missing |
+| `lava_compat.py`, `parent_watch.py` | helpers of `run.py` |
 
 {samples} sample(s) of {steps} steps run one after the other, {run_length} Lava steps in all.
 

@@ -29,6 +29,8 @@ Samples = npt.NDArray[np.int64]
 #: Bytes that runs and kept draws may take, unless told otherwise.
 MEMORY: Final = 2**30
 
+#: Bytes that a part may take at most: more makes no run faster.
+_PART: Final = 2**27
 #: Bytes per draw of both runs of a part: probabilities, spikes, and the simulators' own arrays.
 _BYTES_RUNNING: Final = 96
 #: Bytes per kept draw: p, q and both spikes.
@@ -184,7 +186,7 @@ def run_pair(
         half // (steps * sum(widths) * _BYTES_KEPT), half // (steps * max(widths) * _BYTES_TESTING)
     )
     keep = min(keep, max(1, most_kept))
-    size = max(1, half // (steps * sum(widths) * _BYTES_RUNNING))
+    size = max(1, min(half, _PART) // (steps * sum(widths) * _BYTES_RUNNING))
     sums = _Sums(coupled)
     for start in range(0, trials, size):
         rows = slice(start, min(trials, start + size))

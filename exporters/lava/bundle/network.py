@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 
+import hardware
 import numpy as np
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
@@ -89,18 +90,25 @@ class Network:
                 source = self.groups[group["inputs"][port]["source"]]
                 source.out.connect(getattr(self.groups[group["name"]], port))
 
-    def run(self):
+    def run(self, target="simulator"):
         """Run all samples, one after the other, and stop; returns the number of steps."""
-        # Keyed by instance: a class as key would make Lava search, and execute, whole folders.
-        models = {process: MODELS[type(process)] for process in self.groups.values()}
-        models.update(dict.fromkeys(self.synapses, PyDenseModelBitAcc))
-        config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
+        if target == "loihi2":
+            config = hardware.run_configuration(self.bundle, list(self.groups.values()))
+        else:
+            config = self._simulation()
         first = self.groups[self.manifest["groups"][0]["name"]]
         try:
             first.run(condition=RunSteps(num_steps=self.run_length), run_cfg=config)
         finally:
             first.stop()
         return self.run_length
+
+    def _simulation(self):
+        """Run configuration of Lava's CPU simulation."""
+        # Keyed by instance: a class as key would make Lava search, and execute, whole folders.
+        models = {process: MODELS[type(process)] for process in self.groups.values()}
+        models.update(dict.fromkeys(self.synapses, PyDenseModelBitAcc))
+        return Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
 
     def recorded(self):
         """What nodes did: ``value/<node>``, ``probability/<node>``, (sample, step, neuron)."""

@@ -2,9 +2,11 @@
 
     python run.py --out results            all samples
     python run.py --out results --check    and compare with expected.npz, bit for bit
+    python run.py --out results --target loihi2 --check    the same on a chip, where there is one
 
 Needs lava-nc and NumPy, see ``lava-requirements.txt``. Leaves ``result.npz`` and, last and whole,
-``result.json`` in the run folder. Exit status: 0 done (and equal), 1 not equal, 2 failed.
+``result.json`` in the run folder. Exit status: 0 done (and equal), 1 not equal, 2 failed, 3
+this machine cannot run it on a chip.
 """
 
 import argparse
@@ -38,6 +40,12 @@ def arguments(text=None):
     )
     parser.add_argument("--samples", type=int, metavar="N", help="run the first N samples only")
     parser.add_argument("--steps", type=int, metavar="T", help="run T steps of each sample only")
+    parser.add_argument(
+        "--target",
+        choices=("simulator", "loihi2"),
+        default="simulator",
+        help="Lava's CPU simulation, or a chip: needs lava-loihi and microcode, see hardware.py",
+    )
     parser.add_argument("--check", action="store_true", help=f"compare with {EXPECTED}")
     return parser.parse_args(text)
 
@@ -145,13 +153,20 @@ def main():
     import lava_compat  # noqa: F401  # first: it makes lava import on newer Pythons
     import numpy
     import parent_watch
+    from hardware import HardwareMissingError, require_hardware
     from network import Network, lava_version
 
+    if options.target == "loihi2":
+        try:
+            require_hardware(BUNDLE)
+        except HardwareMissingError as error:
+            print(f"NOT RUN: {error}", file=sys.stderr)
+            return 3
     if not parent_watch.watch_parent():
         end_on_traceback(folder)
     begin = time.monotonic()
     network = Network(BUNDLE, folder, manifest, samples, steps)
-    run_length = network.run()
+    run_length = network.run(options.target)
     seconds = time.monotonic() - begin
     arrays = network.recorded()
     write_result(
@@ -165,6 +180,7 @@ def main():
             "samples": network.samples,
             "steps": steps,
             "run_length": run_length,
+            "target": options.target,
             "latency": manifest["latency"],
             "overflows": network.overflow_counts(),
             "processes": len(network.groups) + len(network.synapses),
