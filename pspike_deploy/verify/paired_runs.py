@@ -22,6 +22,7 @@ from pspike_deploy.recording import OverflowCounts, Recording, added_overflows
 from pspike_deploy.simulators.devices import Device
 from pspike_deploy.verify.probabilities import FloatArray, ProbabilityComparison, ProbabilityTally
 from pspike_deploy.verify.rates import LayerRate, RateTally
+from pspike_deploy.verify.rows import Rows
 from pspike_deploy.verify.sampled.draws import SiteDraws, Spikes
 
 Samples = npt.NDArray[np.int64]
@@ -204,9 +205,7 @@ class _Sums:
         self._coupled = coupled
         self._tally, self._rates = ProbabilityTally(), RateTally()
         self._draws: dict[str, list[SiteDraws]] = {}
-        self._differences: dict[str, list[FloatArray]] = {}
-        self._expected: dict[str, list[FloatArray]] = {}
-        self._outputs: list[tuple[FloatArray, FloatArray]] = []
+        self._differences, self._expected, self._outputs = Rows(), Rows(), Rows()
         self._overflows: OverflowCounts = {}
 
     def add(self, expected: Recording, actual: Recording, keep: int) -> None:
@@ -217,29 +216,22 @@ class _Sums:
             site = site_draws(node, expected, actual, self._coupled)
             p = site.q if site.p is None else site.p
             drawn = p if site.reference is None else site.reference
-            self._differences.setdefault(node, []).append(site.x.mean(axis=1) - drawn.mean(axis=1))
-            self._expected.setdefault(node, []).append(p.mean(axis=1))
+            self._differences.append(**{node: site.x.mean(axis=1) - drawn.mean(axis=1)})
+            self._expected.append(**{node: p.mean(axis=1)})
             if keep:
                 self._draws.setdefault(node, []).append(_first(site, keep))
-        self._outputs.append((expected.outputs, actual.outputs))
+        self._outputs.append(expected=expected.outputs, actual=actual.outputs)
         self._overflows = added_overflows(self._overflows, actual.run.get("overflows_by_node", {}))
 
     def result(self, steps: int, most: float | None) -> PairedRuns:
-        def joined(parts: Mapping[str, list[FloatArray]]) -> dict[str, FloatArray]:
-            return {node: np.concatenate(arrays) for node, arrays in parts.items()}
-
-        expected = {node: rows.mean(axis=0) for node, rows in joined(self._expected).items()}
         return PairedRuns(
             probabilities=self._tally.result(most),
             rates=self._rates.result(),
             draws=tuple(_joined(parts) for parts in self._draws.values()),
-            differences=joined(self._differences),
-            expected=expected,
+            differences={node: self._differences[node] for node in self._differences.names},
+            expected={node: self._expected[node].mean(axis=0) for node in self._expected.names},
             steps=steps,
-            outputs=(
-                np.concatenate([one for one, _ in self._outputs]),
-                np.concatenate([other for _, other in self._outputs]),
-            ),
+            outputs=(self._outputs["expected"], self._outputs["actual"]),
             overflows=self._overflows,
         )
 

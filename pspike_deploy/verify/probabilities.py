@@ -24,6 +24,7 @@ from scipy import special, stats
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.recording import Recording
+from pspike_deploy.verify.rows import Rows
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -183,7 +184,7 @@ class ProbabilityTally:
     """
 
     def __init__(self) -> None:
-        self._sites: dict[str, list[_Part]] = {}
+        self._sites: dict[str, _Sums] = {}
 
     def add(self, reference: Recording, replayed: Recording) -> None:
         """Take further samples; arguments and errors of :func:`compare_probabilities`."""
@@ -198,51 +199,42 @@ class ProbabilityTally:
                 fix="record both sides from the same network and data",
             )
         for node in nodes:
-            self._sites.setdefault(node, []).append(_part(node, reference, replayed))
+            self._sites.setdefault(node, _Sums()).add(node, reference, replayed)
 
     def result(self, margins: float | None = None) -> ProbabilityComparison:
         """T0 and T1 of everything so far; ``margins``: largest mean shift of a probability that is
         allowed, where it is smaller than the usual margin."""
         return ProbabilityComparison(
-            tuple(_site(node, parts, margins) for node, parts in self._sites.items())
+            tuple(_site(node, sums, margins) for node, sums in self._sites.items())
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Sums over the steps of some samples: ``(sample, neuron)`` or ``(sample,)``."""
+class _Sums:
+    """Of one node: sums over the steps of each sample, and over all samples."""
 
-    samples: npt.NDArray[Any]
-    steps: int
-    p: FloatArray
-    shift: FloatArray
-    delta: FloatArray
-    kl: FloatArray
-    largest: FloatArray
-    largest_at: npt.NDArray[np.int64]
-    impossible: int
-    mismatches: int
-    histogram: npt.NDArray[np.int64]
+    def __init__(self) -> None:
+        self.rows = Rows()
+        self.steps = self.impossible = self.mismatches = 0
+        self.histogram = np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64)
 
-
-def _part(node: str, reference: Recording, replayed: Recording) -> _Part:
-    p, q = reference.real_probabilities(node), replayed.real_probabilities(node)
-    delta = np.abs(p - q)
-    flat = delta.reshape(len(delta), -1)
-    at = flat.argmax(axis=1)
-    return _Part(
-        samples=reference.samples,
-        steps=p.shape[1],
-        p=p.sum(axis=1),
-        shift=(q - p).sum(axis=1),
-        delta=flat.sum(axis=1),
-        kl=bernoulli_kl(p, q).reshape(len(p), -1).sum(axis=1),
-        largest=flat[np.arange(len(flat)), at],
-        largest_at=at,
-        impossible=int(np.sum(((q == 0) & (p > 0)) | ((q == 1) & (p < 1)))),
-        mismatches=int(np.sum(reference.values[node] != replayed.values[node])),
-        histogram=np.histogram(delta, HISTOGRAM_EDGES)[0].astype(np.int64),
-    )
+    def add(self, node: str, reference: Recording, replayed: Recording) -> None:
+        p, q = reference.real_probabilities(node), replayed.real_probabilities(node)
+        delta = np.abs(p - q)
+        flat = delta.reshape(len(delta), -1)
+        at = flat.argmax(axis=1)
+        self.rows.append(
+            samples=np.asarray(reference.samples),
+            p=p.sum(axis=1),
+            shift=(q - p).sum(axis=1),
+            delta=flat.sum(axis=1),
+            kl=bernoulli_kl(p, q).reshape(len(p), -1).sum(axis=1),
+            largest=flat[np.arange(len(flat)), at],
+            largest_at=at,
+        )
+        self.steps = p.shape[1]
+        self.impossible += int(np.sum(((q == 0) & (p > 0)) | ((q == 1) & (p < 1))))
+        self.mismatches += int(np.sum(reference.values[node] != replayed.values[node]))
+        self.histogram += np.histogram(delta, HISTOGRAM_EDGES)[0].astype(np.int64)
 
 
 def rate_margins(rates: FloatArray, most: float | None = None) -> FloatArray:
@@ -252,34 +244,31 @@ def rate_margins(rates: FloatArray, most: float | None = None) -> FloatArray:
     return margins if most is None else np.minimum(margins, most)
 
 
-def _site(node: str, parts: list[_Part], most: float | None) -> SiteResult:
-    def all_of(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    steps, samples, delta = parts[0].steps, all_of("samples"), all_of("delta")
-    p, shifts = all_of("p"), all_of("shift")
+def _site(node: str, sums: _Sums, most: float | None) -> SiteResult:
+    rows, steps = sums.rows, sums.steps
+    samples, delta, p, shifts = (rows[name] for name in ("samples", "delta", "p", "shift"))
     count, neurons = p.shape
     draws = count * steps
     shift, rate = shifts.sum(axis=0) / draws, p.sum(axis=0) / draws
-    row = int(np.argmax(all_of("largest")))
-    step, neuron = divmod(int(all_of("largest_at")[row]), neurons)
+    row = int(np.argmax(rows["largest"]))
+    step, neuron = divmod(int(rows["largest_at"][row]), neurons)
     total = float(delta.sum())
     outside = np.abs(shift) > rate_margins(rate, most)
     return SiteResult(
         node=node,
         draws=draws * neurons,
         rate=float(rate.mean()),
-        max_abs_dp=float(all_of("largest")[row]),
+        max_abs_dp=float(rows["largest"][row]),
         max_at=(int(samples[row]), step, neuron),
         mean_abs_dp=total / (draws * neurons),
         max_rate_shift=float(np.abs(shift).max()),
         neurons_outside=tuple(int(i) for i in np.flatnonzero(outside)),
-        impossible=sum(part.impossible for part in parts),
-        kl_per_sample=float(all_of("kl").sum() / count),
+        impossible=sums.impossible,
+        kl_per_sample=float(rows["kl"].sum() / count),
         tv_per_sample=total / count,
-        mismatches=sum(part.mismatches for part in parts),
+        mismatches=sums.mismatches,
         expected_mismatches=total,
-        histogram=tuple(int(n) for n in np.sum([part.histogram for part in parts], axis=0)),
+        histogram=tuple(int(n) for n in sums.histogram),
     )
 
 

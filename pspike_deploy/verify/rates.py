@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pspike_deploy.recording import Recording
 from pspike_deploy.verify.decision import (
@@ -24,6 +23,7 @@ from pspike_deploy.verify.decision import (
     samples_to_decide,
 )
 from pspike_deploy.verify.probabilities import RATE_MARGIN_RELATIVE, rate_margins
+from pspike_deploy.verify.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -78,47 +78,43 @@ class RateTally:
     """The same of samples that come in parts; the parts' size changes no bit of the result."""
 
     def __init__(self) -> None:
-        self._layers: dict[str, list[_Counts]] = {}
+        self._layers: dict[str, _Counts] = {}
 
     def add(self, reference: Recording, replayed: Recording) -> None:
         """Take further samples; arguments of :func:`compare_rates`."""
         for node in reference.spikes:
             if node not in reference.probabilities:
-                counts = _counts(reference.values[node], replayed.values[node])
-                self._layers.setdefault(node, []).append(counts)
+                counts = self._layers.setdefault(node, _Counts())
+                counts.add(reference.values[node], replayed.values[node])
 
     def result(self) -> tuple[LayerRate, ...]:
         """Every layer of everything so far."""
-        return tuple(_layer(node, parts) for node, parts in self._layers.items())
+        return tuple(_layer(node, counts) for node, counts in self._layers.items())
 
 
-@dataclass(frozen=True, eq=False)
 class _Counts:
-    """Spikes of some samples, int64 ``(sample, neuron)``, on both sides, and flips in all."""
+    """Spikes of every sample, int64 ``(sample, neuron)``, on both sides, and flips in all."""
 
-    steps: int
-    expected: npt.NDArray[np.int64]
-    actual: npt.NDArray[np.int64]
-    flips: int
+    def __init__(self) -> None:
+        self.rows = Rows()
+        self.steps = self.flips = 0
 
-
-def _counts(expected: Any, actual: Any) -> _Counts:
-    return _Counts(
-        expected.shape[1],
-        expected.sum(axis=1, dtype=np.int64),
-        actual.sum(axis=1, dtype=np.int64),
-        int(np.sum(expected != actual)),
-    )
+    def add(self, expected: Any, actual: Any) -> None:
+        self.rows.append(
+            expected=expected.sum(axis=1, dtype=np.int64),
+            actual=actual.sum(axis=1, dtype=np.int64),
+        )
+        self.steps = expected.shape[1]
+        self.flips += int(np.sum(expected != actual))
 
 
-def _layer(node: str, parts: list[_Counts]) -> LayerRate:
-    expected = np.concatenate([part.expected for part in parts])
-    actual = np.concatenate([part.actual for part in parts])
-    flips, (samples, neurons) = sum(part.flips for part in parts), expected.shape
-    draws = samples * parts[0].steps
+def _layer(node: str, counts: _Counts) -> LayerRate:
+    expected, actual = counts.rows["expected"], counts.rows["actual"]
+    flips, (samples, neurons) = counts.flips, expected.shape
+    draws = samples * counts.steps
     before, after = expected.sum(axis=0) / draws, actual.sum(axis=0) / draws
     rate, integer_rate = float(before.mean()), float(after.mean())
-    per_sample = (actual - expected).sum(axis=1) / (parts[0].steps * neurons)
+    per_sample = (actual - expected).sum(axis=1) / (counts.steps * neurons)
     shift, margin = integer_rate - rate, RATE_MARGIN_RELATIVE * rate
     spikes = draws * neurons
     half_width = max(half_width_of_mean(per_sample), half_width_of_flips(flips) / spikes)
