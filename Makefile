@@ -32,9 +32,10 @@ types: $(STAMP)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 		--cache-dir ../../.mypy_cache --package pspike_deploy
 
-# The tests run Lava in both kinds of environment. Workers with one thread each do not wait for each other.
-pytest: lava
-	$(BIN)/pspike lava setup --way shim --quiet
+# The tests run Lava in both kinds of environment, with .net files in both. Workers with one thread each do not wait for each other.
+pytest: $(STAMP)
+	$(BIN)/pspike lava setup --with netx --quiet
+	$(BIN)/pspike lava setup --way shim --with netx --quiet
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q
 
 # What takes too long for every change: false alarms over 200 seeds, every planted fault.

@@ -18,6 +18,8 @@ def diagnose() -> dict[str, Any]:
     device = torch.cuda.get_device_name(0) if cuda else None
     if lava["environment"]:
         lava_sentence = f"ready: {lava['environment']['python']}"
+        if any("netx" in environment["extras"] for environment in lava["cached"]):
+            lava_sentence += "; .net files run, too"
     else:
         lava_sentence = f"not ready; {lava['error']['fix']}"
     return {

@@ -147,6 +147,57 @@ def test_a_given_python_without_lava_is_one_clear_error(empty_cache, monkeypatch
     assert "Error" in caught.value.why  # the last line of the child's traceback
 
 
+# --- what an environment has beyond Lava ----------------------------------------------------------
+
+
+def with_netx(folder: Path, way: str, version: str) -> LavaEnvironment:
+    """A cached environment that runs .net files, too."""
+    made = folder / f"{way}-py{version}-{cache.requirements_digest(('netx',))}"
+    program(made / "bin" / "python", version.rpartition(".")[0])
+    versions = {"python": version, "numpy": "1.26.4", "lava": "0.10.0", "netx": "0.6.0"}
+    found = LavaEnvironment(made / "bin" / "python", way, versions, made, ("netx",))  # type: ignore[arg-type]
+    cache.write_marker(found, made)
+    return found
+
+
+def test_netx_is_another_environment_that_serves_without_it_too(empty_cache):
+    assert cache.requirements_digest() != cache.requirements_digest(("netx",))
+    plain = cached(empty_cache, "declared", "3.10.13")
+    with pytest.raises(PspikeError, match="--with netx"):
+        find_lava_python(extras=("netx",))
+    both = with_netx(empty_cache, "declared", "3.10.13")
+    assert find_lava_python() == plain
+    assert find_lava_python(extras=("netx",)) == both
+    assert plain.folder is not None
+    (plain.folder / "complete.json").unlink()
+    assert find_lava_python() == both
+
+
+def test_an_environment_whose_marker_tells_no_netx_is_not_taken_for_one(empty_cache):
+    both = with_netx(empty_cache, "declared", "3.10.13")
+    assert both.folder is not None
+    cache.write_marker(LavaEnvironment(both.python, "declared", both.versions), both.folder)
+    assert cache.cached_environments() == []
+
+
+def test_a_set_up_with_netx_adds_to_what_there_is(empty_cache, monkeypatch):
+    ran = stub_tools(monkeypatch)
+    plain = setup_lava_environment(way="shim")
+    both = setup_lava_environment(way="shim", extras=("netx",))
+    assert both.extras == ("netx",)
+    assert both.folder != plain.folder
+    assert setup_lava_environment(way="shim", extras=("netx",)) == both
+    assert ran == ["venv", "pip"] * 2
+    with pytest.raises(PspikeError, match="E-USAGE"):
+        setup_lava_environment(extras=("torch",))  # type: ignore[arg-type]
+
+
+def test_requirements_of_netx_are_pinned_and_hold_no_torch():
+    _, netx = cache.requirement_files(("netx",))
+    pins = [line for line in netx.read_text().splitlines() if line and line[0] not in "#-"]
+    assert pins == ["lava-dl==0.6.0", "h5py==3.16.0"]
+
+
 # --- interpreters ---------------------------------------------------------------------------------
 
 
@@ -307,7 +358,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_error(empty_cache, tmp_path
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_no_environment(empty_cache, monkeypatch):
-    def install(_interpreter, folder, _lock, _progress):
+    def install(_interpreter, folder, _extras, _lock, _progress):
         folder.mkdir(parents=True)
         cache.write_marker(LavaEnvironment(folder / "bin" / "python", "shim", {}, folder), folder)
 
@@ -350,7 +401,7 @@ from pspike_deploy.simulators.lava.cache import LavaEnvironment, write_marker
 
 log, seconds = sys.argv[1:]
 
-def install(interpreter, folder, lock, progress):
+def install(interpreter, folder, extras, lock, progress):
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").symlink_to(sys.executable)
     note = f"import time; open({log!r}, 'a').write('begin '); time.sleep({seconds}); "
@@ -493,5 +544,6 @@ def test_a_given_lava_python_comes_first(monkeypatch):
     shim = find_lava_python("shim")
     monkeypatch.setenv(environment.PYTHON_VARIABLE, str(shim.python))
     given = find_lava_python()
-    assert (given.way, given.python, given.versions) == ("given", shim.python, shim.versions)
+    assert (given.way, given.python) == ("given", shim.python)
+    assert given.versions.items() <= shim.versions.items()
     assert find_lava_python("declared").way == "declared"

@@ -15,6 +15,12 @@ def lava_setup(
     way: Annotated[
         str, typer.Option(help="auto, declared (Python 3.10) or shim (Python 3.11 and newer)")
     ] = "auto",
+    extras: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with", help="netx: lava-dl's loader of .net files, too (68 MB to download)"
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -26,7 +32,9 @@ def lava_setup(
             if not quiet:
                 typer.echo(message, err=True)
 
-        environment = setup_lava_environment(python=python, way=_way(way), progress=tell)
+        environment = setup_lava_environment(
+            python=python, way=_way(way), progress=tell, extras=_extras(extras or [])
+        )
         if as_json:
             print_json(environment.to_dict())
         elif not quiet:
@@ -44,6 +52,15 @@ def _way(name: str) -> Literal["auto", "declared", "shim"]:
             "E-USAGE", f"unknown way {name!r}", fix=f"choose one of: {', '.join(ways)}"
         )
     return ways[name]
+
+
+def _extras(names: list[str]) -> tuple[Literal["netx"], ...]:
+    unknown = sorted(set(names) - {"netx"})
+    if unknown:
+        raise PspikeError(
+            "E-USAGE", f"unknown extra {', '.join(map(repr, unknown))}", fix="choose: netx"
+        )
+    return ("netx",) if names else ()
 
 
 def doctor(as_json: AsJson = False) -> None:

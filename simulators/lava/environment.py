@@ -18,6 +18,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.simulators.lava.cache import (
     CACHE_VARIABLE,
     PYTHON_VARIABLE,
+    Extra,
     LavaEnvironment,
     Way,
     bundle_file,
@@ -32,6 +33,7 @@ from pspike_deploy.simulators.lava.interpreters import find_declared_python
 __all__ = [
     "CACHE_VARIABLE",
     "PYTHON_VARIABLE",
+    "Extra",
     "LavaEnvironment",
     "Way",
     "bundle_file",
@@ -44,32 +46,36 @@ __all__ = [
 _FIX_PYTHON = f"set {PYTHON_VARIABLE} to a Python in which Lava works, or unset it"
 
 
-def find_lava_python(way: Way | Literal["auto"] = "auto") -> LavaEnvironment:
+def find_lava_python(
+    way: Way | Literal["auto"] = "auto", extras: tuple[Extra, ...] = ()
+) -> LavaEnvironment:
     """The environment to run Lava with.
 
     Args:
         way: ``auto`` takes ``PSPIKE_LAVA_PYTHON`` if it is set, else the cached ``declared``
             environment, else the cached ``shim`` environment; naming one takes only that one.
+        extras: what it must have beyond Lava.
 
     Raises:
         PspikeError: E-LAVA-ENVIRONMENT, there is none, or Lava does not work in the given one.
     """
     given = os.environ.get(PYTHON_VARIABLE)
     if given and way == "auto":
-        return _given_environment(given)
+        return _given_environment(given, extras)
     for environment in cached_environments():
-        if way in ("auto", environment.way):
+        if way in ("auto", environment.way) and set(extras) <= set(environment.extras):
             return environment
     option = "" if way == "auto" else f" --way {way}"
+    option += "".join(f" --with {extra}" for extra in extras)
     raise PspikeError(
         "E-LAVA-ENVIRONMENT",
-        "there is no environment that runs Lava",
+        " with ".join(["there is no environment that runs Lava", *extras]),
         why=f"{PYTHON_VARIABLE} is not set, and none was made in {environments_folder()}",
         fix=f"run: pspike lava setup{option}",
     )
 
 
-def _given_environment(given: str) -> LavaEnvironment:
+def _given_environment(given: str, extras: tuple[Extra, ...]) -> LavaEnvironment:
     path = shutil.which(Path(given).expanduser())
     if path is None:
         raise PspikeError(
@@ -79,24 +85,25 @@ def _given_environment(given: str) -> LavaEnvironment:
             where=given,
         )
     # Not resolved: a virtual environment is known by its link to the interpreter.
-    return _checked_python(Path(path).absolute())
+    return _checked_python(Path(path).absolute(), extras)
 
 
 @functools.lru_cache(maxsize=8)
-def _checked_python(python: Path) -> LavaEnvironment:
-    """The environment of a given Python, if Lava imports there."""
-    environment = LavaEnvironment(python, "given", {})
+def _checked_python(python: Path, extras: tuple[Extra, ...]) -> LavaEnvironment:
+    """The environment of a given Python, if Lava and what is asked for beyond it import there."""
+    environment = LavaEnvironment(python, "given", {}, extras=extras)
     try:
         found = smoke_test(environment, "import")
     except PspikeError as error:
         raise PspikeError(
             "E-LAVA-ENVIRONMENT",
-            f"Lava does not work in the Python that {PYTHON_VARIABLE} names",
+            " with ".join(["Lava", *extras])
+            + f" does not work in the Python that {PYTHON_VARIABLE} names",
             why=what_and_why(error),
             fix=_FIX_PYTHON,
             where=str(python),
         ) from error
-    return LavaEnvironment(python, "given", found["versions"])
+    return LavaEnvironment(python, "given", found["versions"], extras=extras)
 
 
 def describe_environment() -> dict[str, Any]:

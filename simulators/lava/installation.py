@@ -21,14 +21,16 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.signals import signals_deferred
 from pspike_deploy.simulators.lava.cache import (
     CACHE_VARIABLE,
+    EXTRAS,
     PYTHON_VARIABLE,
+    Extra,
     LavaEnvironment,
     Way,
-    bundle_file,
     cached_environments,
     environments_folder,
     python_in,
     read_marker,
+    requirement_files,
     requirements_digest,
     smoke_test,
     what_and_why,
@@ -47,6 +49,8 @@ from pspike_deploy.simulators.lava.process_group import run_watched
 Progress = Callable[[str], None]
 
 _INSTALL_LIMIT_S = 1800.0
+_SIZE_MB = 240
+_EXTRA_SIZES_MB: dict[Extra, int] = {"netx": 180}
 _LOG_LIMIT = 64 * 2**20
 _LOG_LINES = 15
 # A current of 4 or 6 per step from step 2 on, a threshold of 10, reset to 0: see smoke_test.py.
@@ -57,6 +61,7 @@ def setup_lava_environment(
     python: str | None = None,
     way: Way | Literal["auto"] = "auto",
     progress: Progress = lambda _message: None,
+    extras: tuple[Extra, ...] = (),
 ) -> LavaEnvironment:
     """Make the environment that runs Lava, or return it at once if it was made before.
 
@@ -68,10 +73,11 @@ def setup_lava_environment(
         way: ``declared`` (Python 3.10 from ``PATH``, pyenv or uv), ``shim`` (this program's own
             Python), or ``auto``: declared where there is a Python 3.10 and it works, else shim.
         progress: called with a sentence at each stage.
+        extras: what it shall have beyond Lava: ``netx``, the loader of ``.net`` files.
 
     Raises:
-        PspikeError: E-USAGE (``way`` is unknown), E-LAVA-SETUP (no suitable Python, or the
-            installation or its test failed; with the last lines).
+        PspikeError: E-USAGE (``way`` or an extra is unknown), E-LAVA-SETUP (no suitable Python, or
+            the installation or its test failed; with the last lines).
         KeyboardInterrupt: the user interrupted the set-up.
     """
     if way not in ("auto", "declared", "shim"):
@@ -80,21 +86,27 @@ def setup_lava_environment(
             f"there is no way {way!r} to set up Lava",
             fix="take auto, declared or shim",
         )
+    if not set(extras) <= set(EXTRAS):
+        raise PspikeError(
+            "E-USAGE",
+            f"there is no extra {', '.join(map(repr, sorted(set(extras) - set(EXTRAS))))}",
+            fix=f"take {', '.join(EXTRAS)}",
+        )
     if sys.platform == "win32":
         raise PspikeError(
             "E-LAVA-SETUP",
             "Lava does not run on Windows",
             fix="use Linux, for instance in the Windows subsystem for Linux (WSL 2)",
         )
-    existing = _made_before(way) if python is None else None
+    existing = _made_before(way, extras) if python is None else None
     if existing is not None:
         return existing
     if python is not None:
-        return _make(_asked_interpreter(python, way), progress)
+        return _make(_asked_interpreter(python, way), extras, progress)
     declared = find_declared_python() if way != "shim" else None
     if declared is not None:
         try:
-            return _make(declared, progress)
+            return _make(declared, extras, progress)
         except PspikeError as error:
             if way == "declared":
                 raise
@@ -108,13 +120,15 @@ def setup_lava_environment(
             "and have the modules venv and ensurepip",
             fix=f"install Python {version}, name it with --python, or take --way shim",
         )
-    return _make(_running_interpreter(), progress)
+    return _make(_running_interpreter(), extras, progress)
 
 
-def _made_before(way: str) -> LavaEnvironment | None:
+def _made_before(way: str, extras: tuple[Extra, ...]) -> LavaEnvironment | None:
     """The cached environment that a set-up without a chosen Python would make again."""
     running = platform.python_version()
     for environment in cached_environments():
+        if not set(extras) <= set(environment.extras):
+            continue
         if way == "auto" or (way == environment.way == "declared"):
             return environment
         if way == environment.way == "shim" and environment.versions["python"] == running:
@@ -160,9 +174,12 @@ def _way_of(interpreter: Interpreter) -> Way:
     return "declared" if interpreter.version[:2] == DECLARED_VERSION else "shim"
 
 
-def _make(interpreter: Interpreter, progress: Progress) -> LavaEnvironment:
+def _make(
+    interpreter: Interpreter, extras: tuple[Extra, ...], progress: Progress
+) -> LavaEnvironment:
     """Make the environment for an interpreter, unless it exists."""
-    name = f"{_way_of(interpreter)}-py{interpreter.version_text}-{requirements_digest()}"
+    digest = requirements_digest(extras)
+    name = f"{_way_of(interpreter)}-py{interpreter.version_text}-{digest}"
     folder = environments_folder() / name
     # Signals are deferred once the lock is held: waiting for it can be interrupted.
     with _locked(folder.with_name(f"{name}.lock"), progress) as lock, signals_deferred():
@@ -172,7 +189,7 @@ def _make(interpreter: Interpreter, progress: Progress) -> LavaEnvironment:
         try:
             if folder.exists():  # an earlier set-up was interrupted
                 shutil.rmtree(folder)
-            return _install(interpreter, folder, lock, progress)
+            return _install(interpreter, folder, extras, lock, progress)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             what = "the environment cannot be written"
@@ -184,20 +201,27 @@ def _make(interpreter: Interpreter, progress: Progress) -> LavaEnvironment:
 
 
 def _install(
-    interpreter: Interpreter, folder: Path, lock: int, progress: Progress
+    interpreter: Interpreter,
+    folder: Path,
+    extras: tuple[Extra, ...],
+    lock: int,
+    progress: Progress,
 ) -> LavaEnvironment:
     """Make, fill and test an environment, and mark it as complete last."""
     version = interpreter.version_text
     progress(f"making an environment from Python {version} in {folder}")
     _run_tool([interpreter.executable, "-I", "-m", "venv", folder], "venv", lock)
     python = python_in(folder)
-    progress("installing Lava and its pinned requirements (about 240 MB)")
+    size = _SIZE_MB + sum(_EXTRA_SIZES_MB[extra] for extra in extras)
+    what = " with ".join(["Lava", *extras])
+    progress(f"installing {what} and its pinned requirements (about {size} MB)")
     pip: list[str | Path] = [python, "-I", "-m", "pip", "install", "--no-input", "--no-deps"]
     pip += ["--ignore-requires-python", "--disable-pip-version-check"]
-    pip += ["-r", bundle_file("lava-requirements.txt")]
+    for requirements in requirement_files(extras):
+        pip += ["-r", requirements]
     _run_tool(pip, "pip", lock)
     progress("testing it with a small network")
-    environment = LavaEnvironment(python, _way_of(interpreter), {}, folder)
+    environment = LavaEnvironment(python, _way_of(interpreter), {}, folder, extras)
     try:
         found = smoke_test(environment, "network")
     except PspikeError as error:
@@ -207,7 +231,7 @@ def _install(
     if found["spikes"] != _SMOKE_SPIKES:
         why = f"the test network spiked as {found['spikes']} instead of {_SMOKE_SPIKES}"
         raise _setup_error("Lava was installed but computes something else", why, folder)
-    environment = LavaEnvironment(python, environment.way, found["versions"], folder)
+    environment = LavaEnvironment(python, environment.way, found["versions"], folder, extras)
     write_marker(environment, folder)
     progress(f"done: {python}")
     return environment
@@ -248,7 +272,7 @@ def _setup_error(what: str, why: str, where: str | Path) -> PspikeError:
         "E-LAVA-SETUP",
         what,
         why=why,
-        fix="check the network and the disk (about 240 MB, more while it installs) and run "
+        fix=f"check the network and the disk (about {_SIZE_MB} MB, more while it installs) and run "
         f"'pspike lava setup' again; {CACHE_VARIABLE} moves the cache; "
         f"{PYTHON_VARIABLE} names a Python that has Lava already",
         where=str(where),

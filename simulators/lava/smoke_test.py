@@ -1,7 +1,8 @@
 """``run.py`` of the bundle that proves a Lava environment: it runs inside that environment.
 
 ``run.py RESULT`` imports Lava and writes its versions as JSON; ``run.py RESULT network`` also runs
-a source, a Dense and an integrate-and-fire process, and adds their spikes. The toolchain knows
+a source, a Dense and an integrate-and-fire process, and adds their spikes; with ``netx`` it also
+imports the loader of ``.net`` files. The toolchain knows
 the right ones (:mod:`.environment`) and never imports this file.
 """
 
@@ -44,9 +45,9 @@ def _spikes() -> list[list[int]]:
     return [[int(spike) for spike in row] for row in recorded]
 
 
-def _lava_version() -> str:
+def _version(package: str) -> str:
     try:
-        return importlib.metadata.version("lava-nc")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # a checkout on the module path
         return "unknown"
 
@@ -59,8 +60,12 @@ def main(result: str, *what: str) -> None:
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "numpy": importlib.metadata.version("numpy"),
-        "lava": _lava_version(),
+        "lava": _version("lava-nc"),
     }
+    if "netx" in what:
+        importlib.import_module("netx_compat")
+        importlib.import_module("lava.lib.dl.netx.hdf5")
+        found["netx"] = _version("lava-dl")
     if "network" in what:
         found["spikes"] = _spikes()
     with open(result + ".part", "w") as file:
