@@ -125,7 +125,18 @@ def report_of(folder: Path) -> ReportData:
         accuracy=_part(summary, "accuracy"),
         lava=_part(summary, "lava"),
         provenance=_provenance(summary, manifest),
+        **_sides(summary),
     )
+
+
+def _sides(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What is compared, where it is not a float network with its integer one."""
+    if not _part(summary, "network").get("integer_only"):
+        return {}
+    return {
+        "reference": "integer simulator",
+        "target": "network in the interpreter" + (" and in Lava" if summary.get("lava") else ""),
+    }
 
 
 def _document(folder: Path, name: str) -> Mapping[str, Any]:
@@ -204,7 +215,7 @@ def _provenance(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict
     network, tool = _part(summary, "network"), _part(manifest, "tool")
     facts = {
         "model, SHA-256": _part(manifest, "model").get("sha256"),
-        "float graph, digest": network.get("digest"),
+        "float graph, digest": None if network.get("integer_only") else network.get("digest"),
         "integer graph, digest": network.get("integer_digest"),
         "seed": manifest.get("seed"),
         str(tool.get("name", "tool")): tool.get("version"),

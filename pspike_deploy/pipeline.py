@@ -25,6 +25,12 @@ from pspike_deploy.folder_report import record_excerpt, write_folder_report
 from pspike_deploy.golden import GOLDEN_SAMPLES, Golden, change_between, require_unchanged
 from pspike_deploy.graph.file import write_graph
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.integer_export import (
+    integer_accuracy,
+    require_no_choices,
+    verify_integer,
+    widths,
+)
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import ExportOptions, NoWatcher, Watcher
 from pspike_deploy.quantize.analysis import analyse
@@ -35,7 +41,7 @@ from pspike_deploy.recording import OverflowCounts, Recording, added_overflows
 from pspike_deploy.simulators import fixed_point, reference
 from pspike_deploy.simulators.lava import backend as lava
 from pspike_deploy.simulators.lava.environment import LavaEnvironment, find_lava_python
-from pspike_deploy.sources import load_data, load_model, require_float
+from pspike_deploy.sources import load_data, load_model
 from pspike_deploy.verify.compare import Comparison, compare
 from pspike_deploy.verify.verdict import Verification, verify
 
@@ -92,10 +98,13 @@ class _Export:
             graph, facts = load_model(
                 self.options.model, self.options.settings, offline=self.options.offline
             )
-            require_float(graph, self.options.model)
+            if graph.is_integer:
+                require_no_choices(self.options)
             data = load_data(
                 self.options.data, self.options.labels, graph, facts, self.options.calibration
             )
+        if graph.is_integer:
+            return self._run_integer(graph, facts, data, environment, folder)
         with self._stage("order", "Reducing the order of state-space models"):
             reduction = self._reduce(graph, data)
         with self._stage("fold", "Folding norms and gains"):
@@ -103,9 +112,7 @@ class _Export:
         with self._stage("quantize", "Calibrating and quantising"):
             integer, report = self._quantize(folded, data)
         with self._stage("write", "Writing graphs"):
-            provenance = {"model": self.options.model.name, "sha256": facts["sha256"]}
-            if facts.get("data"):
-                provenance["data"] = facts["data"]
+            provenance = self._provenance(facts)
             write_graph(graph, folder / "float.nir", provenance)
             write_graph(integer, folder / "quantized.nir", provenance)
         with self._stage("analysis", "Measuring ranges and errors of every node"):
@@ -141,6 +148,44 @@ class _Export:
             self._report(graph, integer, data, folder)
         # Again, now with the seconds that the report took, which do not stand in it.
         artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
+        return summary
+
+    def _run_integer(
+        self,
+        integer: Graph,
+        facts: dict[str, Any],
+        data: ExportData,
+        environment: LavaEnvironment | None,
+        folder: Path,
+    ) -> dict[str, Any]:
+        """The stages that remain for a network of integers."""
+        with self._stage("write", "Writing graphs"):
+            write_graph(integer, folder / "quantized.nir", self._provenance(facts))
+        with self._stage("accuracy", "Measuring accuracy"):
+            accuracy, overflows = integer_accuracy(integer, data, self.options, self.watcher)
+        replays: dict[str, Comparison] = {}
+        lava_facts: dict[str, Any] | None = None
+        if environment is not None:
+            with self._stage("export", "Writing the Lava bundle"):
+                bundle, expected = self._bundle(integer, data, folder)
+            with self._stage("lava", "Running the bundle in Lava's CPU simulator"):
+                replays["lava"], lava_facts = self._lava(bundle, expected, environment, folder)
+        with self._stage("verify", "Comparing the integer backends"):
+            verification = verify_integer(integer, data, self.options, replays, overflows)
+            artefacts.write_json(folder / "verification.json", verification.to_dict())
+        summary = {
+            "network": {**self._network(facts, integer, integer), "integer_only": True},
+            "warnings": facts.get("warnings", []),
+            "quantization": widths(integer, overflows),
+            "ssm_order": {},
+            "accuracy": accuracy,
+            "calibration": "none: the network was integers already",
+            "lava": lava_facts,
+            "verification": _verification_summary(verification),
+        }
+        artefacts.write_json(folder / "summary.json", summary)
+        artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
+        write_folder_report(folder)
         return summary
 
     # --- stages ----------------------------------------------------------------------------
@@ -305,6 +350,10 @@ class _Export:
 
     # --- documents -------------------------------------------------------------------------
 
+    def _provenance(self, facts: dict[str, Any]) -> dict[str, Any]:
+        provenance = {"model": self.options.model.name, "sha256": facts["sha256"]}
+        return provenance | ({"data": facts["data"]} if facts.get("data") else {})
+
     def _network(self, facts: dict[str, Any], graph: Graph, integer: Graph) -> dict[str, Any]:
         return {
             "digest": graph.digest,
@@ -349,7 +398,9 @@ class _Export:
             },
             "seed": options.seed,
             "digests": {
-                "float": summary["network"]["digest"],
+                "float": None
+                if summary["network"].get("integer_only")
+                else summary["network"]["digest"],
                 "integer": summary["network"]["integer_digest"],
             },
             "passes": self.passes,

@@ -22,7 +22,7 @@ FLOORS = (
     ("quantize", "energy"),
     ("foreign_recordings",),
     ("report", "artefacts", "data", "options", "golden", "nir_data"),
-    ("sources", "verification", "folder_report"),
+    ("sources", "verification", "folder_report", "integer_export"),
     ("pipeline", "subjects"),
     ("api",),
     (

@@ -68,16 +68,20 @@ def _order(name: str, layer: Mapping[str, Any]) -> str:
 
 def _accuracy(accuracy: Mapping[str, Any]) -> str:
     runs = f"{accuracy['samples']} samples, {accuracy['draws']} draws"
+    if accuracy["agreement"] is None:  # there is no float network
+        labelled = accuracy["integer"] is not None
+        return f"{_share(accuracy, 'integer') if labelled else 'no labels'} ({runs})"
     agreement = f"predictions agree on {100 * accuracy['agreement']:.2f} %"
     if accuracy["float"] is None:
         return f"no labels; {agreement} ({runs})"
+    sides = f"{_share(accuracy, 'float')}, {_share(accuracy, 'integer')}"
+    return f"{sides}; {agreement} ({runs})"
 
-    def one(kind: str) -> str:
-        spread = accuracy[f"{kind}_std"]
-        error = "" if spread is None else f" ± {100 * spread:.2f}"
-        return f"{kind} {100 * accuracy[kind]:.2f}{error} %"
 
-    return f"{one('float')}, {one('integer')}; {agreement} ({runs})"
+def _share(accuracy: Mapping[str, Any], kind: str) -> str:
+    spread = accuracy[f"{kind}_std"]
+    error = "" if spread is None else f" ± {100 * spread:.2f}"
+    return f"{kind} {100 * accuracy[kind]:.2f}{error} %"
 
 
 def _lava(lava: Mapping[str, Any]) -> str:

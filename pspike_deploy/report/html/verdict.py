@@ -101,6 +101,8 @@ def _accuracy(accuracy: Document) -> Iterator[tuple[str, str]]:
             f"{percent(accuracy['float'])[:-2]} → {percent(accuracy['integer'])}",
             f"accuracy, float → integer; predictions agree on {percent(accuracy.get('agreement'))}",
         )
+    elif _given(accuracy, "integer"):
+        yield percent(accuracy["integer"]), "accuracy of the integer network"
     elif _given(accuracy, "agreement"):
         yield percent(accuracy["agreement"]), "of the predictions of both networks agree"
 
