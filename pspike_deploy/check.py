@@ -22,6 +22,10 @@ def check_target(model: Path, target: str, settings: Path | None = None) -> list
         findings = _attempt(lambda: _audit_findings(model))
         if any(finding["severity"] == "error" for finding in findings):
             return findings
+    elif model.suffix == ".net":
+        findings = _attempt(lambda: _network_findings(model))
+        if any(finding["severity"] == "error" for finding in findings):
+            return findings
     else:
         findings = _attempt(lambda: _streaming_findings(model, settings))
         if findings:
@@ -47,6 +51,24 @@ def _audit_findings(model: Path) -> list[dict[str, Any]]:
     from pspike_deploy.graph.tree import read_tree
 
     return [asdict(finding) for finding in audit(read_tree(model))]
+
+
+def _network_findings(model: Path) -> list[dict[str, Any]]:
+    """What NetX does with a ``.net`` file; what it fails on does not keep a graph from running."""
+    from pspike_deploy.exporters.loihi.netx.read import read_network
+    from pspike_deploy.exporters.loihi.netx.to_graph import layer_name
+
+    return [
+        {
+            "severity": "note" if finding.effect == "note" else "warning",
+            "code": finding.name,
+            "message": finding.message,
+            "where": None if finding.layer is None else layer_name(finding.layer),
+            "why": f"in NetX: {finding.effect}",
+            "fix": "train or export the network without it",
+        }
+        for finding in read_network(model).findings
+    ]
 
 
 def _target_findings(model: Path, target: str, settings: Path | None) -> list[dict[str, Any]]:

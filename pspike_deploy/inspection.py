@@ -40,7 +40,7 @@ def describe(model: Path, settings: Path | None = None, data: Path | None = None
     try:
         graph, facts = _graph(model, settings)
     except PspikeError as error:
-        if model.suffix == ".nir" or error.code not in NO_GRAPH:
+        if model.suffix in (".nir", ".net") or error.code not in NO_GRAPH:
             raise
         return _describe_network(model, settings)
     more: dict[str, Any] = {name: facts[name] for name in _TOLD if name in facts}

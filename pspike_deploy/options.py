@@ -18,7 +18,8 @@ class ExportOptions:
     """What the user can choose.
 
     Attributes:
-        model: checkpoint (``.pt``) or float graph (``.nir``).
+        model: checkpoint (``.pt``), graph (``.nir``) or network of lava-dl (``.net``); integers are
+            exported as they are.
         target: one of :data:`TARGETS`.
         out: folder to make.
         data: ``.npz`` or ``.npy``; default: the test split of the set that the checkpoint names.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from pspike_deploy.data import (
     user_training_data,
 )
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.exporters.loihi.netx.read import read_network
+from pspike_deploy.exporters.loihi.netx.to_graph import network_to_graph
 from pspike_deploy.graph.file import read_graph, read_provenance
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.models.checkpoint import load_checkpoint
@@ -26,14 +28,20 @@ from pspike_deploy.models.offline import offline_graph
 from pspike_deploy.models.streaming import modal_forms
 from pspike_deploy.models.to_graph import to_graph
 
+#: Files of networks that lava-dl trained, for its NetX.
+NETX_SUFFIX: Final = ".net"
+#: Files that hold a graph, or become one without settings.
+GRAPH_SUFFIXES: Final = (".nir", NETX_SUFFIX)
+
 
 def load_model(
     path: Path, settings: Path | None = None, *, offline: bool = False
 ) -> tuple[Graph, dict[str, Any]]:
-    """Float graph of a checkpoint or of a ``.nir`` file, and facts about where it comes from.
+    """Graph of a checkpoint, of a ``.nir`` or of a ``.net`` file, and facts about its origin.
 
     The facts hold ``kind``, ``sha256`` of the file, ``parameters`` (of a checkpoint: the trained
-    ones; of a graph: the stored ones) and ``data`` (what a checkpoint was trained on). Those of a
+    ones; of a graph: the stored ones) and ``data`` (what a checkpoint was trained on). A ``.net``
+    file gives an integer graph, with what NetX does otherwise among the ``warnings``. Those of a
     checkpoint of the reference code also hold ``unused`` and ``skipped`` of the checkpoint, and
     ``modal_forms``: per DPLR layer the figures of its diagonal form; ``settings`` is the SHA-256
     of the settings file.
@@ -46,9 +54,11 @@ def load_model(
     Raises:
         PspikeError: whatever keeps the file from being read; E-USAGE for settings with a graph.
     """
+    if path.suffix in GRAPH_SUFFIXES and settings is not None:
+        raise settings_unused(str(path))
+    if path.suffix == NETX_SUFFIX:
+        return _netx_model(path)
     if path.suffix == ".nir":
-        if settings is not None:
-            raise settings_unused(str(path))
         graph = read_graph(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         facts = {"kind": "graph", "sha256": digest, "parameters": graph.parameters}
@@ -72,6 +82,19 @@ def load_model(
     if offline:
         return offline_graph(checkpoint.network), facts
     return to_graph(checkpoint.network, forms), facts
+
+
+def _netx_model(path: Path) -> tuple[Graph, dict[str, Any]]:
+    """Integer graph of a ``.net`` file, and facts."""
+    file = read_network(path)
+    graph = network_to_graph(file.network)
+    return graph, {
+        "kind": "netx",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "parameters": graph.parameters,
+        "data": None,
+        "warnings": [str(finding) for finding in file.findings],
+    }
 
 
 def settings_unused(where: str) -> PspikeError:

@@ -3,6 +3,7 @@
 =============================  ================================================================
 ``model.pt``, ``float.nir``    a checkpoint or float graph, in the reference
 ``quantized.nir``              an integer graph, in the fixed-point simulator
+``network.net``                a network of lava-dl as an integer graph, likewise
 ``build/digits``               an export's folder: its ``quantized.nir``
 ``build/digits/lava``          a Lava bundle, run as it lies there: own samples, noise and draw
 ``run.npz``                    a recording: ours, or one made elsewhere (``docs/recordings.md``)
@@ -39,7 +40,7 @@ from pspike_deploy.quantize.passes import FOLDING, PASSES
 from pspike_deploy.quantize.quantize import CALIBRATION_SEED, quantize_folded
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.devices import BACKENDS, Device, device_named, device_of
-from pspike_deploy.sources import load_data, load_model, require_float
+from pspike_deploy.sources import GRAPH_SUFFIXES, load_data, load_model, require_float
 
 Array = npt.NDArray[Any]
 Kind = Literal["checkpoint", "graph", "export", "lava-bundle", "recording", "foreign"]
@@ -131,7 +132,8 @@ def open_subject(text: str, opening: Opening | None = None) -> Subject:
     if path.suffix == ".npz" or (is_hdf5(path) and holds_nir_data(path)):
         _require_plain(text, after, backend)
         return _recorded(text, path, opening)
-    settings = None if path.suffix == ".nir" else opening.settings  # the other side may need them
+    # The other side may need them.
+    settings = None if path.suffix in GRAPH_SUFFIXES else opening.settings
     graph, facts = load_model(path, settings, offline=opening.offline)
     kind: Kind = "checkpoint" if facts["kind"] == "checkpoint" else "graph"
     if after is not None:

@@ -15,7 +15,10 @@ from pspike_deploy.errors import EXIT_INTERRUPTED, PspikeError
 
 Model = Annotated[
     Path,
-    typer.Argument(metavar="MODEL", help="checkpoint (.pt, .pth, .ckpt) or float graph (.nir)"),
+    typer.Argument(
+        metavar="MODEL",
+        help="checkpoint (.pt, .pth, .ckpt), graph (.nir) or network of lava-dl (.net)",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tables")]

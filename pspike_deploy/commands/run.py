@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 def simulate(
     graph: Annotated[
-        Path, typer.Argument(metavar="GRAPH", help="graph (.nir) or checkpoint (.pt, .pth)")
+        Path,
+        typer.Argument(
+            metavar="GRAPH",
+            help="graph (.nir, .net) or checkpoint (.pt, .pth)",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="recording to write (.npz, or .h5 for NIR data)")],
     data: Data = None,
