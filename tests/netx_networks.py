@@ -90,3 +90,16 @@ def convolution_network(rng: np.random.Generator) -> Network:
             Dense(even(rng, (3, 12)), cuba(2000, 200, 120)),
         )
     )
+
+
+def trained(seed: int = 3) -> Network:
+    """Currents with memory, a recurrence, odd weights of one sign; no bias and no delay."""
+    rng = np.random.default_rng(seed)
+    return Network(
+        (
+            Input((5,)),
+            Dense(even(rng, (7, 5)), cuba(rng.integers(800, 4096, 7), rng.integers(0, 4097, 7))),
+            Dense(even(rng, (6, 7)), cuba(4096, 300, 90), recurrent_weight=even(rng, (6, 6), 40)),
+            Dense(rng.integers(1, 60, (3, 6)), cuba(2000, 0, 200)),
+        )
+    )

@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 from pspike_deploy import cli
 from pspike_deploy.api import BACKENDS
 from pspike_deploy.errors import ERROR_CODES, EXIT_INCONCLUSIVE, EXIT_NEGATIVE
+from pspike_deploy.exporters.loihi.netx.write import write_network
 from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.options import TARGETS
 from pspike_deploy.report.power_tables import POWER, QUESTION_BLOCK, power_tables, questions_table
 from pspike_deploy.report.reference import errors_page
 from pspike_deploy.report.zoo import BLOCK, zoo_table
 from tests.format_tables import TABLES, with_table
+from tests.netx_networks import trained
 from tests.official import STEPS, Variant, state_dict
 from tests.recordings_of_digits import write_folder
 from tests.test_two_state_checkpoints import as_published, random_network
@@ -91,6 +93,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         torch.save(as_published(random_network(neuron)), tmp_path / f"{neuron.lower()}.pth")
     (tmp_path / "adlif.json").write_text('{"neuron": "adLIF"}')
     np.savez(tmp_path / "spikes.npz", x=rng.poisson(0.5, (4, 20, 3)).astype(np.float32))
+    write_network(tmp_path / "network.net", trained())
+    np.savez(tmp_path / "spikes-of-my-own.npz", x=rng.integers(0, 2, (3, 20, 5)))
     write_folder(tmp_path / "recordings", indices=12)
     for part in ("train", "test"):
         write_spikes(tmp_path / "recordings", tmp_path / f"{part}.npz", part=part)

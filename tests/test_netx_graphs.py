@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ from tests.netx_networks import (
     convolution_network,
     cuba,
     cuba_network,
-    even,
     resonator_network,
     sigma_delta_network,
+    trained,
 )
 from tests.test_netx_files import plain
 from tests.test_netx_run import lava
@@ -48,19 +49,6 @@ from tests.test_netx_run import lava
 NOISE = Noise.philox(0)
 STEPS = 40
 runner = CliRunner()
-
-
-def trained(seed: int = 3) -> Network:
-    """Currents with memory, a recurrence, odd weights of one sign; no bias and no delay."""
-    rng = np.random.default_rng(seed)
-    return Network(
-        (
-            Input((5,)),
-            Dense(even(rng, (7, 5)), cuba(rng.integers(800, 4096, 7), rng.integers(0, 4097, 7))),
-            Dense(even(rng, (6, 7)), cuba(4096, 300, 90), recurrent_weight=even(rng, (6, 6), 40)),
-            Dense(rng.integers(1, 60, (3, 6)), cuba(2000, 0, 200)),
-        )
-    )
 
 
 def spikes(rng: np.random.Generator, samples: int = 2) -> Any:
@@ -246,6 +234,18 @@ def test_a_network_is_exported_to_lava_bit_exactly(
     assert summary["warnings"] == [
         "SLAYER fires at v >= threshold, Lava at v > threshold (fires_strictly_above, note)"
     ]
+
+
+@pytest.mark.lava
+def test_the_example_of_the_guide_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lava()  # else there is nothing to run it with
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs/guides/net-files.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
+    exec(compile(example, "example", "exec"), {})
+    assert "equal: True" in capsys.readouterr().out
 
 
 def test_recordings_of_both_name_layers_alike() -> None:
