@@ -412,6 +412,15 @@ def test_values_that_make_no_network_are_refused(tmp_path: Path, key: str, value
     assert any(part in caught.value.why for part in word.split("|"))
 
 
+def test_a_stated_shape_takes_no_memory(tmp_path: Path):
+    def change(file: Any) -> None:
+        put("layer/1/shape", np.array([2**20] * 3))(file)
+        put("layer/1/bias", np.float32([1]))(file)
+
+    with pytest.raises(PspikeError, match="shape"):
+        read_network(tampered(tmp_path, change))
+
+
 def test_files_that_lead_elsewhere_or_are_none_are_refused(tmp_path: Path):
     def link(file: Any) -> None:
         del file["layer/1/weight"]

@@ -22,6 +22,7 @@ from pspike_deploy.exporters.loihi.netx.network import (
     SigmaDelta,
     integers,
     latencies,
+    layer_shapes,
 )
 from pspike_deploy.exporters.loihi.netx.read import read_network
 from pspike_deploy.exporters.loihi.netx.write import encode_network
@@ -98,6 +99,26 @@ def test_sigma_delta_messages_are_exact_on_a_newer_python(tmp_path: Path) -> Non
     again = Recording.load(tmp_path / "run.npz")
     assert all(np.array_equal(again.values[name], found.values[name]) for name in found.values)
     assert found.run["versions"]["lava-dl"] == "0.6.0"
+
+
+@pytest.mark.lava
+def test_networks_that_come_with_lava_dl_are_read() -> None:
+    """Files that SLAYER wrote; each has something that NetX does not do."""
+    (packages,) = lava().python.parents[1].glob("lib/python*/site-packages")
+    folder = packages / "tests/lava/lib/dl/netx"
+    mnist = read_network(folder / "mnist.net")
+    assert [type(layer).__name__ for layer in mnist.network.layers] == ["Input", *["Dense"] * 3]
+    assert {f.name for f in mnist.findings} >= {
+        "input_transform",
+        "an_input_has_no_neuron_but_sigma_delta",
+        "neurons_are_cuba_sdnn_or_rf",
+    }
+    pilot = read_network(folder / "gts/pilotnet_sdnn/network.net")
+    assert not pilot.having("fails", "changed")
+    assert [len(shape) for shape in layer_shapes(pilot.network)] == [3] * 5 + [1] * 5
+    with pytest.raises(PspikeError, match="average") as caught:
+        read_network(folder / "gts/ntidigits/ntidigits.net")
+    assert caught.value.code == "E-TARGET-UNSUPPORTED"
 
 
 # Reads matrices, prints what NetX and Lava make of them; both functions are pure.

@@ -151,10 +151,12 @@ class _Log:
             weight, imaginary = parts.matrix("real", out), parts.matrix("imag", out)
         else:
             weight = values.matrix("weight", out)
+        if weight.ndim != 2:
+            weight = np.zeros((0, 0), np.int64)  # a problem already
         if recurrent and imaginary is not None:
             values.problem("complex weights with a recurrence")
         bias = values.truncated("bias") if "bias" in values.group else None
-        if bias is not None and bias.size == 1:
+        if bias is not None and bias.size == 1 and len(weight) == out:
             bias = np.full(out, int(bias.reshape(-1)[0]), np.int64)
         return Dense(
             weight=weight,

@@ -1,7 +1,7 @@
 """A ``.net`` network as an integer graph: what SLAYER trained becomes an input of the toolchain.
 
-A dense layer of CUBA neurons becomes these nodes, all with binary point 0, that compute the same
-integers as Lava's LIF does:
+A layer of CUBA neurons (a convolution: as the matrix that it is) becomes these nodes. All have
+binary point 0 and compute the same integers as Lava's LIF does:
 
 ================================ ==================================================================
 ``layer_<i>_synapses`` Linear    the weights, halved where all are even: 8 bits then hold them
@@ -31,9 +31,11 @@ from pspike_deploy.exporters.loihi.netx.network import (
     Layer,
     Network,
     ResonateAndFire,
+    Shape,
     SigmaDelta,
     layer_shapes,
 )
+from pspike_deploy.exporters.loihi.netx.unrolled import unrolled
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import (
@@ -59,6 +61,8 @@ GAIN: Final = Format(16, 0)
 ACCUMULATOR: Final = Format(ACCUMULATOR_BITS, 0)
 #: Rates of the read-out, in 1/256: sums of 32 thousand steps fit.
 RATE: Final = Format(24, 8)
+#: Most weights of an unrolled convolution.
+MOST_UNROLLED: Final = 2**24
 _WEIGHT_BITS: Final = 8
 
 Part = tuple[str, Node, NodeQuantization]
@@ -75,19 +79,26 @@ def network_to_graph(network: Network) -> Graph:
     Raises:
         PspikeError: E-TARGET-UNSUPPORTED with every layer that no nodes express, and why.
     """
-    refusals = [(i, why) for i, layer in enumerate(network.layers) for why in _refusals(layer)]
+    shapes = layer_shapes(network)
+    refusals = [
+        (i, why)
+        for i, layer in enumerate(network.layers)
+        for why in _refusals(layer, shapes[max(i - 1, 0)], shapes[i])
+    ]
     if refusals:
         raise PspikeError(
             "E-TARGET-UNSUPPORTED",
             f"{len({i for i, _ in refusals})} layer(s) of the .net network cannot become a graph",
             why="; ".join(f"layer {i}: {why}" for i, why in refusals),
             fix="'pspike_deploy.simulators.lava.netx' runs the file itself, in NetX; graphs hold "
-            "dense layers of CUBA neurons",
+            "dense layers and convolutions of CUBA neurons",
             where=", ".join(dict.fromkeys(layer_name(i) for i, _ in refusals)),
         )
-    features = int(np.prod(layer_shapes(network)[0]))
+    features = int(np.prod(shapes[0]))
     parts: list[Part] = [("spikes_in", Quantize((features,)), NodeQuantization(SPIKES))]
     for index, layer in enumerate(network.layers):
+        if isinstance(layer, Convolution):
+            layer = unrolled(layer, shapes[index - 1])
         if isinstance(layer, Dense):
             parts += _dense_parts(index, layer)
     neurons = parts[-1][1].output_shape
@@ -104,33 +115,29 @@ def network_to_graph(network: Network) -> Graph:
     return Graph(nodes, tuple(pairwise(names)), semantics)
 
 
-def _refusals(layer: Layer) -> Iterator[str]:
+def _refusals(layer: Layer, before: Shape, after: Shape) -> Iterator[str]:
     """Why no nodes express a layer exactly."""
     neuron = getattr(layer, "neuron", None)
-    if isinstance(layer, Convolution):
-        yield "a convolution over rows and columns has no node"
+    size = int(np.prod(before)) * int(np.prod(after))
+    if isinstance(layer, Convolution) and size > MOST_UNROLLED:
+        yield f"as a matrix the convolution has {size} weights, more than {MOST_UNROLLED}"
     if isinstance(neuron, SigmaDelta):
         yield "sigma-delta neurons have no node"
     if isinstance(neuron, ResonateAndFire):
         yield "resonate-and-fire neurons of NetX have no node"
     if isinstance(layer, Input) and isinstance(neuron, Cuba):
         yield "the input layer has CUBA neurons, which NetX does not connect to its input"
-    if not isinstance(layer, Dense):
+    if not isinstance(layer, Dense | Convolution):
         return
-    if layer.delay is not None and layer.delay.any():
+    if isinstance(layer, Dense) and layer.delay is not None and layer.delay.any():
         yield "synapses with delays have no node"
     if neuron is None:
         yield "it has no neuron: NetX takes one that never fires"
     if isinstance(neuron, Cuba) and np.any(neuron.current_decay != DECAY_STEPS):
         if layer.bias is not None and layer.bias.any():
             yield "its bias enters the potential, behind a current with memory"
-        if layer.recurrent_weight is not None:
+        if isinstance(layer, Dense) and layer.recurrent_weight is not None:
             yield "its own spikes enter a current with memory"
-
-
-def expressible(layer: Layer) -> bool:
-    """Whether nodes express a layer exactly."""
-    return not any(_refusals(layer))
 
 
 def _dense_parts(index: int, layer: Dense) -> Iterator[Part]:
