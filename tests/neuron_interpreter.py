@@ -107,7 +107,7 @@ class Group:
     def run(
         self, ports: Mapping[str, Array], recurrent: Array | None, seed: int, sample: int
     ) -> dict[str, dict[str, Array]]:
-        """``y`` and ``Q`` of every node, (step, neuron).
+        """``y``, ``Q`` and the states of every node, (step, neuron) or (step, mode, neuron).
 
         Args:
             ports: what arrives in each step, (step, neuron) by port.
@@ -131,4 +131,6 @@ class Group:
                 kept["y"].append(message)
                 if "Q" in names:
                     kept["Q"].append(names["Q"])
+                for state, value in node.states.items():
+                    kept.setdefault(state, []).append(value)
         return {n: {k: np.array(v) for k, v in kept.items()} for n, kept in found.items()}

@@ -157,11 +157,15 @@ def test_every_node_is_computed_once_and_after_its_sources(blocks: int, activati
 
 
 def lava_dense(synapses: dense.DenseSynapses, x: list[int]) -> list[int]:
-    """Lava's Dense in sign mode MIXED, in plain Python: clip, drop low bits, sum, shift."""
-    dropped = 8 - synapses.num_weight_bits + 1
+    """Lava's Dense in plain Python: clip, drop low bits of the magnitude, sum, shift."""
+    mixed = synapses.sign_mode == "MIXED"
+    dropped = 8 - synapses.num_weight_bits + mixed
+    low, high = {"MIXED": (-256, 255), "EXCITATORY": (0, 255), "INHIBITORY": (-255, 0)}[
+        synapses.sign_mode
+    ]
     y = []
     for row in synapses.weights.tolist():
-        kept = [min(max(w, -256), 255) >> dropped << dropped for w in row]
+        kept = [min(max(w, low), high) >> dropped << dropped for w in row]
         if synapses.num_message_bits == 0:
             x = [int(v != 0) for v in x]
         total = sum(w * v for w, v in zip(kept, x, strict=True))
@@ -172,7 +176,7 @@ def lava_dense(synapses: dense.DenseSynapses, x: list[int]) -> list[int]:
 
 @st.composite
 def weights_and_inputs(draw: st.DrawFn) -> tuple[Array, int, bool, list[int]]:
-    bits = draw(st.integers(2, 8))
+    bits = draw(st.integers(2, 9))
     limit, inputs = 2 ** (bits - 1) - 1, draw(st.integers(1, 5))
     row = st.lists(st.integers(-limit, limit), min_size=inputs, max_size=inputs)
     weight = np.array(draw(st.lists(row, min_size=1, max_size=4)), np.int64)
@@ -184,9 +188,13 @@ def weights_and_inputs(draw: st.DrawFn) -> tuple[Array, int, bool, list[int]]:
 @given(weights_and_inputs())
 def test_dense_gives_the_exact_sum_of_products(case: tuple[Array, int, bool, list[int]]) -> None:
     weight, bits, binary, x = case
-    synapses = dense.to_dense(weight, bits, binary=binary)
-    assert lava_dense(synapses, x) == (weight @ np.array(x)).tolist()
-    assert synapses.num_message_bits == (0 if binary else 24)
+    parts = dense.to_dense(weight, bits, binary=binary)
+    sums = [lava_dense(synapses, x) for synapses in parts]
+    assert np.sum(sums, axis=0).tolist() == (weight @ np.array(x)).tolist()
+    assert {synapses.num_message_bits for synapses in parts} == {0 if binary else 24}
+    assert [p.sign_mode for p in parts] == (
+        ["EXCITATORY", "INHIBITORY"] if bits == 9 else ["MIXED"]
+    )
 
 
 @given(weights_and_inputs(), st.integers(1, 2**24))
@@ -194,13 +202,14 @@ def test_the_worst_sum_is_reached_and_no_more(
     case: tuple[Array, int, bool, list[int]], largest: int
 ) -> None:
     weight, bits, _, _ = case
-    grid = dense.to_dense(weight, bits, binary=False).weights.astype(np.int64)
+    parts = dense.to_dense(weight, bits, binary=False)
+    grid = sum(part.weights.astype(np.int64) for part in parts)
     reached = max(int(np.abs(row).sum()) * largest for row in grid)
     assert dense.largest_sum(weight, bits, largest) == reached
     assert bool(dense.sum_fits_int32("n", weight, bits, largest)) == (reached > 2**31 - 1)
 
 
-@pytest.mark.parametrize(("bits", "weight"), [(1, 0), (9, 1), (8, 128), (4, -8)])
+@pytest.mark.parametrize(("bits", "weight"), [(1, 0), (10, 1), (9, 256), (8, 128), (4, -8)])
 def test_weights_outside_their_register_are_refused(bits: int, weight: int) -> None:
     assert dense.weights_fit_register("n", np.array([[weight]]), bits)
 

@@ -5,6 +5,10 @@ Lava's fixed-point ``Dense`` clips weights to 9 bits in sign mode MIXED, drops t
 ``b`` bits, -(2**(b-1) - 1) … 2**(b-1) - 1, therefore go in shifted left by ``9 - b``: nothing is
 clipped, the dropped bits are zero, and the sum, a multiple of ``2**(9 - b)``, is shifted back
 without loss. The sign mode is always given: guessed from the weights, it would change their grid.
+
+Weights of 9 bits, odd ones of both signs among them, go into two ``Dense``, one EXCITATORY and one
+INHIBITORY, which hold 0 … 255 and -255 … 0 in steps of 1; their sums meet at the neuron. That is
+how Loihi holds such a matrix, too.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from pspike_deploy.exporters.lava.refusals import Refusal
 
 #: Most bits of a weight, sign included (Loihi 2).
 WEIGHT_BITS: Final = 8
-#: Magnitude bits and sign bit of Lava's MIXED weights.
+#: Magnitude bits and sign bit of Lava's MIXED weights, and of weights split by sign.
 MIXED_BITS: Final = 9
 #: Width of a graded spike's payload, in bits.
 PAYLOAD_BITS: Final = 24
@@ -36,28 +40,47 @@ class DenseSynapses:
         num_weight_bits: bits of the unshifted weights, sign included.
         weight_exp: shift of the sum, never positive.
         num_message_bits: 0 for binary spikes; else the width of the payload.
+        sign_mode: ``MIXED``, ``EXCITATORY`` or ``INHIBITORY``.
     """
 
     weights: npt.NDArray[np.int32]
     num_weight_bits: int
     weight_exp: int
     num_message_bits: int
+    sign_mode: str = "MIXED"
+
+    @property
+    def array(self) -> str:
+        """Name of the weights in the bundle, behind that of the node."""
+        return "weights" if self.sign_mode == "MIXED" else f"weights_{self.sign_mode.lower()}"
 
 
-def to_dense(weight: npt.NDArray[Any], weight_bits: int, *, binary: bool) -> DenseSynapses:
-    """Map integer weights (out, in) of ``weight_bits`` bits to Lava's ``Dense``.
+def to_dense(
+    weight: npt.NDArray[Any], weight_bits: int, *, binary: bool
+) -> tuple[DenseSynapses, ...]:
+    """Map integer weights (out, in) of ``weight_bits`` bits to Lava's ``Dense``, one or two.
 
     Args:
         weight: integers -(2**(weight_bits-1) - 1) … 2**(weight_bits-1) - 1.
-        weight_bits: 2 … 8.
+        weight_bits: 2 … 9.
         binary: whether binary spikes arrive, rather than graded ones.
     """
+    message_bits = 0 if binary else PAYLOAD_BITS
+    if weight_bits > WEIGHT_BITS:
+        signs = zip(("EXCITATORY", "INHIBITORY"), sign_split(weight), strict=True)
+        return tuple(DenseSynapses(w, WEIGHT_BITS, 0, message_bits, sign) for sign, w in signs)
     shift = MIXED_BITS - weight_bits
-    return DenseSynapses(
-        weights=(weight.astype(np.int64) << shift).astype(np.int32),
-        num_weight_bits=weight_bits,
-        weight_exp=-shift,
-        num_message_bits=0 if binary else PAYLOAD_BITS,
+    shifted = (weight.astype(np.int64) << shift).astype(np.int32)
+    return (DenseSynapses(shifted, weight_bits, -shift, message_bits),)
+
+
+def sign_split(
+    weight: npt.NDArray[Any],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Excitatory and inhibitory part of integer weights, int32; their sum is the matrix."""
+    return (
+        np.maximum(weight, 0).astype(np.int32),
+        np.minimum(weight, 0).astype(np.int32),
     )
 
 
@@ -68,12 +91,12 @@ def largest_sum(weight: npt.NDArray[Any], weight_bits: int, largest_input: int) 
 
 
 def weights_fit_register(name: str, weight: npt.NDArray[Any], weight_bits: int) -> list[Refusal]:
-    """Weights have 2 … 8 bits, and lie within the symmetric register of that width."""
-    if not 2 <= weight_bits <= WEIGHT_BITS:
+    """Weights have 2 … 9 bits, and lie within the symmetric register of that width."""
+    if not 2 <= weight_bits <= MIXED_BITS:
         return [
             Refusal(
                 name,
-                f"weights have {weight_bits} bits, and Lava's Dense takes 2 to {WEIGHT_BITS}",
+                f"weights have {weight_bits} bits, and Lava's Dense takes 2 to {MIXED_BITS}",
                 f"quantise with weight_bits of at most {WEIGHT_BITS}",
             )
         ]
@@ -93,7 +116,7 @@ def sum_fits_int32(
     name: str, weight: npt.NDArray[Any], weight_bits: int, largest_input: int
 ) -> list[Refusal]:
     """The worst-case sum stays within int32: Lava's sums wrap without a word."""
-    if not 2 <= weight_bits <= WEIGHT_BITS:
+    if not 2 <= weight_bits <= MIXED_BITS:
         return []
     worst = largest_sum(weight, weight_bits, largest_input)
     if worst <= SUM_LIMIT:

@@ -207,9 +207,11 @@ def _parameters(graph: Graph, partition: Partition) -> dict[str, Array]:
     for group in partition.groups:
         arrays |= parameters(graph, group)
         if group.kind == NEURONS and group.synaptic is not None:
-            arrays[f"{group.nodes[0]}/weights"] = dense_synapses(graph, group).weights
+            synapses = dense_synapses(graph, group)
+            arrays |= {f"{group.nodes[0]}/{dense.array}": dense.weights for dense in synapses}
         if group.recurrent:
-            arrays[f"{group.name}/weights"] = recurrent_synapses(graph, group).weights
+            synapses = recurrent_synapses(graph, group)
+            arrays |= {f"{group.name}/{dense.array}": dense.weights for dense in synapses}
     return arrays
 
 

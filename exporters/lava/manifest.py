@@ -69,8 +69,8 @@ def manifest(
         "draw": draw,
         "groups": [_group(graph, number, g) for number, g in enumerate(partition.groups)],
         "dense": [
-            *(_dense(graph, group) for group in partition.synapses),
-            *(_recurrent_dense(graph, group) for group in partition.recurrent),
+            *(entry for group in partition.synapses for entry in _dense(graph, group)),
+            *(entry for group in partition.recurrent for entry in _recurrent_dense(graph, group)),
         ],
         "nodes": _nodes(graph, partition),
         "output": {
@@ -103,8 +103,8 @@ def noise_files(graph: Graph, noise: Noise) -> dict[str, str]:
     return {str(site): f"noise/site_{site}.npy" for site in sorted(graph.noise_sites.values())}
 
 
-def dense_synapses(graph: Graph, group: Group) -> DenseSynapses:
-    """Arguments of the ``Dense`` in front of a group."""
+def dense_synapses(graph: Graph, group: Group) -> tuple[DenseSynapses, ...]:
+    """Arguments of every ``Dense`` in front of a group."""
     name = group.nodes[0]
     node = graph.nodes[name]
     assert isinstance(node, Linear)
@@ -113,8 +113,8 @@ def dense_synapses(graph: Graph, group: Group) -> DenseSynapses:
     return to_dense(node.weight, bits, binary=binary)
 
 
-def recurrent_synapses(graph: Graph, group: Group) -> DenseSynapses:
-    """Arguments of the ``Dense`` from a group to itself."""
+def recurrent_synapses(graph: Graph, group: Group) -> tuple[DenseSynapses, ...]:
+    """Arguments of every ``Dense`` from a group to itself."""
     node = graph.nodes[group.name]
     assert isinstance(node, TwoStateNeuron)
     bits = graph.semantics.quantization[group.name].tensors["recurrent_weight"].bits
@@ -149,15 +149,20 @@ def _arrival(arrival: Arrival) -> dict[str, Any]:
     return {"source": arrival.source, "delay": arrival.delay}
 
 
-def _dense(graph: Graph, group: Group) -> dict[str, Any]:
+def _dense(graph: Graph, group: Group) -> list[dict[str, Any]]:
     assert group.synaptic is not None
-    synapses = dense_synapses(graph, group)
-    return _dense_entry(synapses, group.nodes[0], group.synaptic.source, group.name, "a_in")
+    source = group.synaptic.source
+    return [
+        _dense_entry(synapses, group.nodes[0], source, group.name, "a_in")
+        for synapses in dense_synapses(graph, group)
+    ]
 
 
-def _recurrent_dense(graph: Graph, group: Group) -> dict[str, Any]:
-    synapses = recurrent_synapses(graph, group)
-    return _dense_entry(synapses, group.name, group.name, group.name, "r_in")
+def _recurrent_dense(graph: Graph, group: Group) -> list[dict[str, Any]]:
+    return [
+        _dense_entry(synapses, group.name, group.name, group.name, "r_in")
+        for synapses in recurrent_synapses(graph, group)
+    ]
 
 
 def _dense_entry(
@@ -165,11 +170,12 @@ def _dense_entry(
 ) -> dict[str, Any]:
     return {
         "node": node,
+        "array": synapses.array,
         "source": source,
         "target": target,
         "port": port,
         "shape": list(synapses.weights.shape),
-        "sign_mode": "MIXED",
+        "sign_mode": synapses.sign_mode,
         "num_weight_bits": synapses.num_weight_bits,
         "weight_exp": synapses.weight_exp,
         "num_message_bits": synapses.num_message_bits,

@@ -73,12 +73,12 @@ class Network:
     def _connect_dense(self, dense):
         """Lava's Dense between two groups; the sign mode is never left to a guess."""
         synapses = Dense(
-            weights=self.parameters[dense["node"]]["weights"].astype(np.int32),
-            name=dense["node"],
+            weights=self.parameters[dense["node"]][dense["array"]].astype(np.int32),
+            name=dense["node"] + "_" + dense["array"],
             num_message_bits=dense["num_message_bits"],
             num_weight_bits=dense["num_weight_bits"],
             weight_exp=dense["weight_exp"],
-            sign_mode=SignMode.MIXED,
+            sign_mode=SignMode[dense["sign_mode"]],
         )
         self.groups[dense["source"]].out.connect(synapses.s_in)
         synapses.a_out.connect(getattr(self.groups[dense["target"]], dense["port"]))
