@@ -26,6 +26,9 @@ Spikes = Mapping[str, npt.NDArray[Any]]
 #: Runs of the reference whose mean is the time course.
 COURSE_RUNS: Final = 4
 
+#: Trials that run at a time: a run holds probabilities, too, of which nothing is kept.
+TRIALS_AT_A_TIME: Final = 8
+
 #: First repetition of the reference's own runs: far from any that a device is asked for.
 _OTHER_DRAWS: Final = 1_000_000
 
@@ -39,8 +42,14 @@ def free_spikes(
     draw: int,
 ) -> Spikes:
     """Spikes of some nodes of a free run, uint8 ``(trial, step, neuron)``."""
-    run = device.run(x, noise=noise, samples=samples, draw=draw, record=tuple(nodes))
-    return {node: run.values[node] for node in nodes}
+    data, parts = np.asarray(x), []
+    for start in range(0, len(data), TRIALS_AT_A_TIME):
+        rows = slice(start, start + TRIALS_AT_A_TIME)
+        run = device.run(
+            data[rows], noise=noise, samples=samples[rows], draw=draw, record=tuple(nodes)
+        )
+        parts.append(run.values)
+    return {node: np.concatenate([part[node] for part in parts]) for node in nodes}
 
 
 def compare_from_outside(
