@@ -61,7 +61,7 @@ def run(
     indices = layerwise.sample_indices(samples, len(data))
     ends = layerwise.last_steps(lengths, len(data), data.shape[1])
     names = layerwise.recordable(graph) if record is None else tuple(record)
-    parts: list[tuple[dict[str, Any], dict[str, Any], npt.NDArray[Any]]] = []
+    values, probabilities, outputs = (layerwise.Gathered(len(data)) for _ in range(3))
     overflows: Counter[tuple[str, str]] = Counter()
     for part in layerwise.chunks(graph, len(data), data.shape[1]):
         state = Run(graph, noise, indices[part], draw, names)
@@ -75,14 +75,14 @@ def run(
         )
         overflows += state.overflows
         last = result.output[np.arange(len(ends[part])), ends[part]]
-        recorded = {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()}
-        parts.append((recorded, state.probabilities, last))
+        values.put(part, {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()})
+        probabilities.put(part, state.probabilities)
+        outputs.put(part, {"last": last})
     fraction = graph.output_format(graph.output_name).fractions()
-    sampling = tuple(parts[0][1])
     return Recording(
-        values={n: layerwise.joined([p[0].pop(n) for p in parts]) for n in names},
-        probabilities={n: layerwise.joined([p[1].pop(n) for p in parts]) for n in sampling},
-        outputs=layerwise.joined([p[2] for p in parts]) * np.exp2(-fraction.astype(np.float64)),
+        values={name: values.arrays[name] for name in names},
+        probabilities=probabilities.arrays,
+        outputs=outputs.arrays["last"] * np.exp2(-fraction.astype(np.float64)),
         samples=indices,
         run=run_facts(graph, "fixed-point", noise, draw, overflows),
     )

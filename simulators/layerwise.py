@@ -80,9 +80,29 @@ def chunks(graph: Graph, samples: int, steps: int, budget: int | None = None) ->
         yield slice(start, min(samples, start + size))
 
 
-def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """What all chunks gave, one after the other; a single chunk as it is."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+class Gathered:
+    """Results of chunks, put together in arrays of all samples.
+
+    Those arrays are made with the first chunk: what came with every chunk and stayed would leave
+    holes between the large values that come and go, and memory would grow with the chunks.
+
+    Attributes:
+        arrays: what was put in so far, (sample, ...) by name.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self.arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def put(self, part: slice, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Put in the arrays of a chunk; those of a single chunk are not copied."""
+        for name, array in arrays.items():
+            if name not in self.arrays:
+                if len(array) == self._samples:
+                    self.arrays[name] = array
+                    continue
+                self.arrays[name] = np.empty((self._samples, *array.shape[1:]), array.dtype)
+            self.arrays[name][part] = array
 
 
 def recordable(graph: Graph) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def run(
     ends = layerwise.last_steps(lengths, len(data), data.shape[1])
     names = layerwise.recordable(graph) if record is None else tuple(record)
     target = resolve_device(device)
-    parts: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
+    values, probabilities, outputs = (layerwise.Gathered(len(data)) for _ in range(3))
     peaks: dict[str, float] = {}
     with torch.inference_mode():
         budget = GPU_CHUNK_BYTES if target.type == "cuda" else None
@@ -157,17 +157,17 @@ def run(
                 names,
                 forced,
             )
-            kept = {n: p.cpu().numpy() for n, p in state.probabilities.items() if n in names}
-            recorded = {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()}
+            values.put(part, {n: _stored(graph.nodes[n], v) for n, v in result.recorded.items()})
+            drawn = {n: p.cpu().numpy() for n, p in state.probabilities.items() if n in names}
+            probabilities.put(part, drawn)
             last = result.output[torch.arange(len(ends[part])), ends[part]]
-            parts.append((recorded, kept, last.double().cpu().numpy()))
+            outputs.put(part, {"last": last.double().cpu().numpy()})
             for name, peak in state.state_peaks.items():
                 peaks[name] = max(peak, peaks.get(name, 0.0))
-    sampling = tuple(parts[0][1])
     return Recording(
-        values={n: layerwise.joined([p[0].pop(n) for p in parts]) for n in names},
-        probabilities={n: layerwise.joined([p[1].pop(n) for p in parts]) for n in sampling},
-        outputs=layerwise.joined([p[2] for p in parts]),
+        values={name: values.arrays[name] for name in names},
+        probabilities=probabilities.arrays,
+        outputs=outputs.arrays["last"],
         samples=indices,
         run={
             "backend": "reference",
