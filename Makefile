@@ -77,6 +77,7 @@ docs: demo zoo-page
 	$(BIN)/python -m pspike_deploy.report.reference docs build/digits/summary.json
 	$(BIN)/python -m pspike_deploy.report.power_tables docs/verification.md
 	$(BIN)/python -m tests.report_picture build/digits/report.html docs/report.png
+	$(BIN)/python -m pspike_deploy.report.target_tables docs/targets.md
 	$(BIN)/python -m tests.format_tables
 	$(BIN)/python -m tests.diagonal_table
 	$(BIN)/python -m tests.noise_table

@@ -19,7 +19,9 @@ from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.options import TARGETS
 from pspike_deploy.report.power_tables import POWER, QUESTION_BLOCK, power_tables, questions_table
 from pspike_deploy.report.reference import errors_page
+from pspike_deploy.report.target_tables import BLOCKS, profile_table
 from pspike_deploy.report.zoo import BLOCK, zoo_table
+from pspike_deploy.targets.profile import PROFILES, load_profile
 from tests.format_tables import TABLES, with_table
 from tests.netx_networks import trained
 from tests.official import STEPS, Variant, state_dict
@@ -50,6 +52,12 @@ def test_the_tables_of_the_verification_are_generated() -> None:
     page = (ROOT / "docs" / "verification.md").read_text("utf-8")
     assert POWER.inside(page) == power_tables()
     assert QUESTION_BLOCK.inside(page) == questions_table()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_tables_of_the_target_profiles_are_generated(name: str) -> None:
+    page = (ROOT / "docs" / "targets.md").read_text("utf-8")
+    assert BLOCKS[name].inside(page) == profile_table(load_profile(name))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

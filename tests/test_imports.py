@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("errors", "_callable", "signals"),
     ("atomic", "archives"),
-    ("numerics",),
+    ("numerics", "targets"),
     ("graph", "recording"),
     ("models", "exporters"),
     ("simulators",),

@@ -1,0 +1,1 @@
+"""From resource demand to cores and chips."""

@@ -1,0 +1,42 @@
+"""Tables of the target profiles in ``docs/targets.md``, generated from the data.
+
+``python -m pspike_deploy.report.target_tables docs/targets.md`` writes them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from pspike_deploy.report.pages import Block
+from pspike_deploy.targets.profile import LIMITS, PROFILES, Limit, Profile, load_profile
+
+BLOCKS: Final = {name: Block(f"profile {name}", "make docs") for name in PROFILES}
+
+
+def profile_table(profile: Profile) -> str:
+    """Limits and systems of a profile as Markdown."""
+    lines = ["| limit | value | unit | evidence | source |", "|---|---|---|---|---|"]
+    lines += [_row(profile.limits[name]) for name in LIMITS]
+    lines += ["", "| system | chips | source |", "|---|---|---|"]
+    lines += [f"| {s.name} | {s.chips:,} | {s.source} |" for s in profile.systems]
+    return "\n".join(lines) + "\n"
+
+
+def _row(limit: Limit) -> str:
+    value = f"{limit.value:,}" if limit.value is not None else "unknown"
+    if limit.value is None and limit.assumption is not None:
+        value += f"; assumed {limit.assumption:,}"
+    name = f"`{limit.name}`: {LIMITS[limit.name]}"
+    return f"| {name} | {value} | {limit.unit} | {limit.kind} | {limit.source} |"
+
+
+def main(page: Path) -> None:
+    """Write the tables into the page."""
+    for name, block in BLOCKS.items():
+        block.write(page, profile_table(load_profile(name)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
