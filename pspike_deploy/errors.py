@@ -43,6 +43,7 @@ ERROR_CODES: Final[dict[str, tuple[int, str]]] = {
     "E-OUT-DISK-FULL": (EXIT_BAD_INPUT, "the disk is full"),
     "E-TARGET-NONCAUSAL": (EXIT_TARGET_CANNOT, "a non-causal network cannot run step by step"),
     "E-TARGET-UNSUPPORTED": (EXIT_TARGET_CANNOT, "the target has no way to run a node"),
+    "E-TARGET-CAPACITY": (EXIT_TARGET_CANNOT, "the target has less room than the network needs"),
     "E-INTERNAL": (EXIT_BACKEND_FAILED, "a defect of this tool; please report it"),
     "E-OVERFLOW": (EXIT_TARGET_CANNOT, "an integer left its register; the policy is 'error'"),
     "E-SWEEP-WORKER": (EXIT_BACKEND_FAILED, "a worker process of a sweep was killed"),

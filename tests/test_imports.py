@@ -132,7 +132,8 @@ def test_the_integer_paths_share_no_arithmetic() -> None:
 def test_neither_import_nor_help_loads_anything_heavy(statement: str) -> None:
     check = (
         f"{statement}\nimport sys\n"
-        "heavy = {'torch', 'numba', 'matplotlib', 'scipy', 'sklearn', 'h5py', 'numpy', 'lava'}\n"
+        "heavy = {'torch', 'numba', 'matplotlib', 'scipy', 'sklearn', 'h5py', 'numpy', 'lava', "
+        "'ortools', 'pandas'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
