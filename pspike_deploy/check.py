@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.targets.profile import DEFAULT_PROFILE
+
+if TYPE_CHECKING:
+    from pspike_deploy.exporters.lava.groups import Partition
+    from pspike_deploy.exporters.lava.refusals import Refusal
+    from pspike_deploy.graph.graph import Graph
 
 
-def check_target(model: Path, target: str, settings: Path | None = None) -> list[dict[str, Any]]:
+def check_target(
+    model: Path, target: str, settings: Path | None = None, profile: str = DEFAULT_PROFILE
+) -> list[dict[str, Any]]:
     """Every reason why a target cannot run a model; empty where it can. Never raises.
 
     Each finding is plain data: ``severity``, ``code``, ``message``, ``where``, ``why``, ``fix``.
-    ``settings``: YAML or JSON file with what an official checkpoint does not hold.
+    ``settings``: YAML or JSON file with what an official checkpoint does not hold. ``profile``:
+    chip of the target ``loihi``.
     """
     if model.suffix == ".nir":
         findings = _attempt(lambda: _audit_findings(model))
@@ -30,7 +39,7 @@ def check_target(model: Path, target: str, settings: Path | None = None) -> list
         findings = _attempt(lambda: _streaming_findings(model, settings))
         if findings:
             return findings
-    return findings + _attempt(lambda: _target_findings(model, target, settings))
+    return findings + _attempt(lambda: _target_findings(model, target, settings, profile))
 
 
 def _streaming_findings(model: Path, settings: Path | None) -> list[dict[str, Any]]:
@@ -71,7 +80,9 @@ def _network_findings(model: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _target_findings(model: Path, target: str, settings: Path | None) -> list[dict[str, Any]]:
+def _target_findings(
+    model: Path, target: str, settings: Path | None, profile: str
+) -> list[dict[str, Any]]:
     """Try what an export would do with the structure of the graph, without data."""
     from pspike_deploy.exporters.lava.export import judge
     from pspike_deploy.options import TARGETS
@@ -87,23 +98,55 @@ def _target_findings(model: Path, target: str, settings: Path | None) -> list[di
             fix="choose one of these with --target",
         )
     graph = load_model(model, settings)[0]
-    if target == "lava":
+    if target in ("lava", "loihi"):
         if not graph.is_integer:
             shape = (1, 2, *graph.nodes[graph.input_name].output_shape)
             probe = np.stack([np.zeros(shape[1:]), np.ones(shape[1:])])
             graph = quantize_folded(fold(graph), probe, QuantConfig())[0]
-        return [
-            {
-                "severity": "error",
-                "code": "E-TARGET-UNSUPPORTED",
-                "message": f"Lava cannot run {refusal.node}",
-                "where": refusal.node,
-                "why": refusal.why,
-                "fix": refusal.fix,
-            }
-            for refusal in judge(graph)[1]
-        ]
+        partition, refusals = judge(graph)
+        if target == "loihi" and not refusals:
+            return _loihi_findings(graph, partition, profile)
+        return _refused(refusals, "Lava")
     return []
+
+
+def _refused(refusals: Sequence[Refusal], target: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "severity": "error",
+            "code": "E-TARGET-UNSUPPORTED",
+            "message": f"{target} cannot run {refusal.node}",
+            "where": refusal.node,
+            "why": refusal.why,
+            "fix": refusal.fix,
+        }
+        for refusal in refusals
+    ]
+
+
+def _loihi_findings(graph: Graph, partition: Partition, profile: str) -> list[dict[str, Any]]:
+    """Whether the chip has such neurons, and room: each on a core, all cores in a system."""
+    from pspike_deploy.exporters.loihi.export import unsupported
+    from pspike_deploy.exporters.loihi.graph_demand import demand_of
+    from pspike_deploy.exporters.loihi.mapping.mapper import map_network
+    from pspike_deploy.targets.profile import load_profile
+
+    chip = load_profile(profile)
+    demand = demand_of(graph, partition, chip)
+    if refusals := unsupported(demand, chip):
+        return _refused(refusals, chip.title)
+    mapping = map_network(demand, chip)
+    if mapping.fits:
+        return []
+    largest = chip.systems[-1]
+    error = PspikeError(
+        "E-TARGET-CAPACITY",
+        f"the network takes {len(mapping.cores):,} cores on {mapping.chips:,} chips",
+        why=f"the largest public system of {chip.title}, {largest.name}, has {largest.chips:,} "
+        f"chips; the fullest core is full of {mapping.fullest.bottleneck.replace('_', ' ')}",
+        fix="make layers narrower, prune synapses, or keep fewer states per neuron",
+    )
+    return [_finding(error)]
 
 
 def _attempt(find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -8,9 +8,10 @@ from typing import Final, Protocol
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.quantize.config import QuantConfig
+from pspike_deploy.targets.profile import DEFAULT_PROFILE, PROFILES
 
 #: Targets that an export can be made for.
-TARGETS: Final = ("nir", "lava")
+TARGETS: Final = ("nir", "lava", "loihi")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class ExportOptions:
         device: ``auto``, ``cpu`` or ``cuda``, for the reference.
         force: replace an artefact folder that exists.
         settings: YAML or JSON file with what an official checkpoint does not hold.
+        profile: chip that ``loihi`` exports are made for.
         offline: run the network on buffered sequences, in the integer simulator only.
     """
 
@@ -51,6 +53,7 @@ class ExportOptions:
     device: str = "auto"
     force: bool = False
     settings: Path | None = None
+    profile: str = DEFAULT_PROFILE
     offline: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +70,13 @@ class ExportOptions:
                 f"unknown target {self.target!r}",
                 why=f"this version exports to: {', '.join(TARGETS)}",
                 fix="choose one of these with --target",
+            )
+        if self.profile not in PROFILES:
+            raise PspikeError(
+                "E-USAGE",
+                f"unknown profile {self.profile!r}",
+                why=f"there are: {', '.join(PROFILES)}",
+                fix="choose one of these with --profile",
             )
         if self.offline and self.target != "nir":
             raise PspikeError(

@@ -19,8 +19,14 @@ import numpy as np
 
 from pspike_deploy import artefacts
 from pspike_deploy.data import ExportData
-from pspike_deploy.errors import EXIT_INCONCLUSIVE, EXIT_NEGATIVE, EXIT_VERIFIED
-from pspike_deploy.exporters.lava.export import LavaBundle, export_lava
+from pspike_deploy.errors import (
+    EXIT_INCONCLUSIVE,
+    EXIT_NEGATIVE,
+    EXIT_TARGET_CANNOT,
+    EXIT_VERIFIED,
+    PspikeError,
+)
+from pspike_deploy.exporters.loihi.export import LoihiExport
 from pspike_deploy.folder_report import record_excerpt, write_folder_report
 from pspike_deploy.golden import GOLDEN_SAMPLES, Golden, change_between, require_unchanged
 from pspike_deploy.graph.file import write_graph
@@ -31,18 +37,19 @@ from pspike_deploy.integer_export import (
     verify_integer,
     widths,
 )
+from pspike_deploy.lava_stage import run_bundle, write_bundle
+from pspike_deploy.loihi_stage import write_handover, write_loihi
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import ExportOptions, NoWatcher, Watcher
 from pspike_deploy.quantize.analysis import analyse
 from pspike_deploy.quantize.order_choice import REDUCING, OrderReduction, reduce_ssm_order
 from pspike_deploy.quantize.passes import FOLDING, PASSES
 from pspike_deploy.quantize.quantize import CALIBRATION_SEED, QuantizationReport, quantize_folded
-from pspike_deploy.recording import OverflowCounts, Recording, added_overflows
+from pspike_deploy.recording import OverflowCounts, added_overflows
 from pspike_deploy.simulators import fixed_point, reference
-from pspike_deploy.simulators.lava import backend as lava
 from pspike_deploy.simulators.lava.environment import LavaEnvironment, find_lava_python
 from pspike_deploy.sources import load_data, load_model
-from pspike_deploy.verify.compare import Comparison, compare
+from pspike_deploy.verify.compare import Comparison
 from pspike_deploy.verify.verdict import Verification, verify
 
 #: Samples on which probabilities are compared (T0, T1).
@@ -65,7 +72,11 @@ class ExportResult:
 
     @property
     def exit_status(self) -> int:
-        """0 where the verdict is ``equivalent``, 1 ``different``, 5 ``inconclusive``."""
+        """0 where the verdict is ``equivalent``, 1 ``different``, 5 ``inconclusive``; 3 where the
+        network fits no system of the target."""
+        loihi = self.summary["loihi"]
+        if loihi is not None and not loihi["fits"]:
+            return EXIT_TARGET_CANNOT
         return EXIT_OF_VERDICT[self.summary["verification"]["verdict"]]
 
 
@@ -80,6 +91,16 @@ def export_network(options: ExportOptions, watcher: Watcher | None = None) -> Ex
     with artefacts.artefact_folder(options.out, force=options.force) as folder:
         summary = work.run(folder)
     return ExportResult(options.out, summary)
+
+
+@dataclass
+class _Target:
+    """What was made for the target: comparisons with its runs, and facts for the summary."""
+
+    replays: dict[str, Comparison] = field(default_factory=dict)
+    lava: dict[str, Any] | None = None
+    loihi: dict[str, Any] | None = None
+    made: LoihiExport | None = None
 
 
 @dataclass
@@ -122,15 +143,9 @@ class _Export:
             analysis = analysis.with_overflows("evaluation", overflows)
             ranges = {**analysis.to_dict(), "ssm_order": reduction.to_dict()}
             artefacts.write_json(folder / "quantization.json", ranges)
-        replays: dict[str, Comparison] = {}
-        lava_facts: dict[str, Any] | None = None
-        if environment is not None:
-            with self._stage("export", "Writing the Lava bundle"):
-                bundle, expected = self._bundle(integer, data, folder)
-            with self._stage("lava", "Running the bundle in Lava's CPU simulator"):
-                replays["lava"], lava_facts = self._lava(bundle, expected, environment, folder)
+        target = self._for_the_target(integer, data, environment, folder)
         with self._stage("verify", "Comparing probabilities and samples"):
-            verification = self._verify(graph, integer, data, replays, overflows)
+            verification = self._verify(graph, integer, data, target.replays, overflows)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
         summary = {
             "network": self._network(facts, graph, integer),
@@ -139,9 +154,12 @@ class _Export:
             "ssm_order": reduction.to_dict()["layers"],
             "accuracy": accuracy,
             "calibration": data.calibration_source,
-            "lava": lava_facts,
+            "lava": target.lava,
+            "loihi": target.loihi,
             "verification": _verification_summary(verification),
         }
+        if target.made is not None:
+            write_handover(target.made, folder, summary, self.options.model.name)
         artefacts.write_json(folder / "summary.json", summary)
         artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
         with self._stage("report", "Drawing the report"):
@@ -163,15 +181,9 @@ class _Export:
             write_graph(integer, folder / "quantized.nir", self._provenance(facts))
         with self._stage("accuracy", "Measuring accuracy"):
             accuracy, overflows = integer_accuracy(integer, data, self.options, self.watcher)
-        replays: dict[str, Comparison] = {}
-        lava_facts: dict[str, Any] | None = None
-        if environment is not None:
-            with self._stage("export", "Writing the Lava bundle"):
-                bundle, expected = self._bundle(integer, data, folder)
-            with self._stage("lava", "Running the bundle in Lava's CPU simulator"):
-                replays["lava"], lava_facts = self._lava(bundle, expected, environment, folder)
+        target = self._for_the_target(integer, data, environment, folder)
         with self._stage("verify", "Comparing the integer backends"):
-            verification = verify_integer(integer, data, self.options, replays, overflows)
+            verification = verify_integer(integer, data, self.options, target.replays, overflows)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
         summary = {
             "network": {**self._network(facts, integer, integer), "integer_only": True},
@@ -180,9 +192,12 @@ class _Export:
             "ssm_order": {},
             "accuracy": accuracy,
             "calibration": "none: the network was integers already",
-            "lava": lava_facts,
+            "lava": target.lava,
+            "loihi": target.loihi,
             "verification": _verification_summary(verification),
         }
+        if target.made is not None:
+            write_handover(target.made, folder, summary, self.options.model.name)
         artefacts.write_json(folder / "summary.json", summary)
         artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
         write_folder_report(folder)
@@ -198,8 +213,16 @@ class _Export:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
     def _environment(self) -> LavaEnvironment | None:
-        """The Lava environment, looked for before any work is done."""
-        return find_lava_python() if self.options.target == "lava" else None
+        """The Lava environment, looked for before any work is done; a hand-over toward Loihi is
+        made without one, too, and says so."""
+        if self.options.target == "nir":
+            return None
+        try:
+            return find_lava_python()
+        except PspikeError:
+            if self.options.target == "lava":
+                raise
+            return None
 
     def _reduce(self, graph: Graph, data: ExportData) -> OrderReduction:
         """Fewer modes where they are asked for; what that changes is reported, not forbidden."""
@@ -277,47 +300,28 @@ class _Export:
             accuracy[f"{kind}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         return accuracy, overflows
 
-    def _bundle(
-        self, integer: Graph, data: ExportData, folder: Path
-    ) -> tuple[LavaBundle, Recording]:
-        x = data.x[: self.options.lava_samples]
-        samples = np.arange(len(x))
-        noise = Noise.philox(self.options.seed)
-        expected = fixed_point.run(integer, x, noise=noise, samples=samples)
-        bundle = export_lava(
-            integer, folder / "lava", x=x, samples=samples, noise=noise, expected=expected
-        )
-        return bundle, expected
-
-    def _lava(
-        self, bundle: LavaBundle, expected: Recording, environment: LavaEnvironment, folder: Path
-    ) -> tuple[Comparison, dict[str, Any]]:
-        start = time.perf_counter()
-        actual = lava.run(
-            bundle,
-            environment=environment,
-            time_limit_s=self.options.lava_time_limit,
-            progress=lambda step: self.watcher.advance(step, bundle.run_length),
-        )
-        seconds = time.perf_counter() - start
-        comparison = compare(expected, actual)
-        recordings = folder / "recordings"
-        recordings.mkdir(exist_ok=True)
-        expected.save(recordings / "fixed-point.npz")
-        actual.save(recordings / "lava.npz")
-        spikes = sum(int(v.sum()) for v in actual.spikes.values())
-        mismatches = sum(node.mismatches for node in comparison.nodes)
-        facts = {
-            "samples": len(actual.samples),
-            "steps": int(next(iter(actual.values.values())).shape[1]),
-            "spikes": spikes,
-            "mismatches": mismatches,
-            "bit_exact": comparison.equal and mismatches == 0,
-            "seconds": round(seconds, 3),
-            "latency": max(actual.run["latency"].values(), default=0),
-            "environment": {"way": environment.way, "versions": dict(environment.versions)},
-        }
-        return comparison, facts
+    def _for_the_target(
+        self,
+        integer: Graph,
+        data: ExportData,
+        environment: LavaEnvironment | None,
+        folder: Path,
+    ) -> _Target:
+        """What the target asks for beside the graphs, run where it can be run."""
+        options, found = self.options, _Target()
+        if options.target == "nir":
+            return found
+        with self._stage("export", "Writing the Lava bundle"):
+            bundle, expected = write_bundle(integer, data, options, folder)
+        if environment is not None:
+            with self._stage("lava", "Running the bundle in Lava's CPU simulator"):
+                found.replays["lava"], found.lava = run_bundle(
+                    bundle, expected, environment, options, self.watcher, folder
+                )
+        if options.target == "loihi":
+            with self._stage("loihi", "Mapping to cores, writing neuron programs"):
+                found.made, found.loihi = write_loihi(integer, expected, folder, options.profile)
+        return found
 
     def _verify(
         self,

@@ -29,7 +29,8 @@ from tests.recordings_of_digits import write_folder
 from tests.test_two_state_checkpoints import as_published, random_network
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 runner = CliRunner()
 
 
@@ -113,11 +114,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+WITH_COMMANDS = [page for page in PAGES if list(commands(page))]
+
+
 @pytest.mark.lava
-def test_every_command_in_the_documentation_runs(workplace: Path) -> None:
-    found = [(page, command) for page in PAGES for command in commands(page)]
-    assert len(found) >= 4
-    for page, (program, *arguments) in found:
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda p: p.name)
+def test_every_command_in_the_documentation_runs(page: Path, workplace: Path) -> None:
+    found = list(commands(page))
+    if page != README and any("build/digits/" in part for line in found for part in line):
+        found = [*(line for line in commands(README) if "build/digits" in line), *found]
+    for program, *arguments in found:
         if program == "pspike-export":
             arguments = ["export", *arguments, "--draws", "1", "--lava-samples", "1"]
         if arguments[0] == "sweep":

@@ -22,7 +22,7 @@ FLOORS = (
     ("quantize", "energy"),
     ("foreign_recordings",),
     ("report", "artefacts", "data", "options", "golden", "nir_data"),
-    ("sources", "verification", "folder_report", "integer_export"),
+    ("sources", "verification", "folder_report", "integer_export", "lava_stage", "loihi_stage"),
     ("pipeline", "subjects"),
     ("api",),
     (

@@ -23,8 +23,8 @@ class Refusal:
     fix: str
 
 
-def raise_refusals(refusals: Sequence[Refusal]) -> None:
-    """Raise one error that names every node that Lava cannot run; nothing where there is none.
+def raise_refusals(refusals: Sequence[Refusal], target: str = "lava") -> None:
+    """Raise one error that names every node that a target cannot run; nothing where there is none.
 
     Raises:
         PspikeError: E-TARGET-UNSUPPORTED.
@@ -35,7 +35,7 @@ def raise_refusals(refusals: Sequence[Refusal]) -> None:
     fixes = list(dict.fromkeys(refusal.fix for refusal in refusals))
     raise PspikeError(
         "E-TARGET-UNSUPPORTED",
-        f"the target lava cannot run {len(nodes)} node(s): {', '.join(nodes)}",
+        f"the target {target} cannot run {len(nodes)} node(s): {', '.join(nodes)}",
         why="; ".join(f"{refusal.node}: {refusal.why}" for refusal in refusals),
         fix="; ".join(fixes),
         where=", ".join(nodes),

@@ -37,7 +37,10 @@ from pspike_deploy.commands.common import (
 
 def export(
     model: Model,
-    target: Annotated[str, typer.Option(help="nir or lava")] = "lava",
+    target: Annotated[str, typer.Option(help="nir, lava or loihi")] = "lava",
+    profile: Annotated[
+        str, typer.Option(help="chip of the target loihi: loihi2 or loihi1")
+    ] = "loihi2",
     out: Annotated[Path | None, typer.Option(help="folder to make; default: MODEL-TARGET")] = None,
     data: Data = None,
     labels: Labels = None,
@@ -95,6 +98,7 @@ def export(
         options = ExportOptions(
             model=model,
             target=target,
+            profile=profile,
             out=out or Path(f"{model.stem}-{target}"),
             data=data,
             labels=labels,

@@ -58,7 +58,10 @@ def _print_ranges(description: dict[str, Any]) -> None:
 
 def check(
     model: Model,
-    target: Annotated[str, typer.Option(help="nir or lava")] = "lava",
+    target: Annotated[str, typer.Option(help="nir, lava or loihi")] = "lava",
+    profile: Annotated[
+        str, typer.Option(help="chip of the target loihi: loihi2 or loihi1")
+    ] = "loihi2",
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +69,7 @@ def check(
     with reported_errors(as_json):
         from pspike_deploy.check import check_target
 
-        findings = check_target(model, target, settings)
+        findings = check_target(model, target, settings, profile)
         document = {"model": model.name, "target": target, "findings": findings}
         if as_json:
             print_json(document)

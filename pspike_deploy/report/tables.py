@@ -33,6 +33,8 @@ def export_table(summary: Mapping[str, Any]) -> Table:
     table.add_row("accuracy", _accuracy(summary["accuracy"]))
     if summary["lava"] is not None:
         table.add_row("Lava", _lava(summary["lava"]))
+    if summary.get("loihi") is not None:
+        table.add_row("Loihi", _loihi(summary["loihi"]))
     verification = summary["verification"]
     if "T0" in verification["tests"]:
         table.add_row(
@@ -82,6 +84,15 @@ def _share(accuracy: Mapping[str, Any], kind: str) -> str:
     spread = accuracy[f"{kind}_std"]
     error = "" if spread is None else f" ± {100 * spread:.2f}"
     return f"{kind} {100 * accuracy[kind]:.2f}{error} %"
+
+
+def _loihi(loihi: Mapping[str, Any]) -> str:
+    system = loihi["system"] or "[red]no public system is large enough[/red]"
+    share = max(loihi["utilisation"].values())
+    return (
+        f"{loihi['cores']} core(s) on {loihi['chips']} chip(s) ({loihi['profile']}: {system}), an "
+        f"estimate; the fullest core at {share:.0%} by {loihi['bottleneck'].replace('_', ' ')}"
+    )
 
 
 def _lava(lava: Mapping[str, Any]) -> str:

@@ -1,0 +1,105 @@
+"""Exports toward Loihi: every artefact, on a trained network, and what does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pspike_deploy import cli
+from pspike_deploy.errors import PspikeError
+from pspike_deploy.exporters.lava.export import partition_for
+from pspike_deploy.exporters.lava.files import file_digests, sha256_of
+from pspike_deploy.exporters.loihi.check_mapping import check_mapping
+from pspike_deploy.exporters.loihi.export import export_loihi
+from pspike_deploy.exporters.loihi.graph_demand import demand_of
+from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.options import ExportOptions
+from pspike_deploy.pipeline import export_network
+from pspike_deploy.simulators import fixed_point
+from pspike_deploy.targets.profile import load_profile
+from tests.graphs import small_input, small_integer_graph
+
+ZOO = Path(__file__).parent.parent / "models" / "zoo"
+DIGITS = ZOO / "p_spikessm_digits.pt"
+LOIHI2, LOIHI1 = load_profile("loihi2"), load_profile("loihi1")
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits network of the zoo."""
+    out = tmp_path_factory.mktemp("loihi") / "digits"
+    export_network(ExportOptions(DIGITS, "loihi", out, draws=1, lava_samples=1))
+    return out
+
+
+@pytest.mark.lava
+def test_an_export_holds_every_artefact_and_says_what_was_not_verified(exported: Path) -> None:
+    summary = json.loads((exported / "summary.json").read_text("utf-8"))
+    facts = summary["loihi"]
+    assert facts["fits"]
+    assert facts["cores"] == facts["lower_bound"]
+    assert facts["without_program"] == []
+    assert facts["netx"]["why_not_run"] == "no layer of the network is one that NetX has"
+    assert facts["netx"]["not_expressed"] > 10
+    mapping = json.loads((exported / "loihi/mapping.json").read_text("utf-8"))
+    assert mapping["activity"] == "measured"
+    assert mapping["core_count"] == facts["cores"]
+    text = (exported / "loihi/HANDOVER.md").read_text("utf-8")
+    assert "No chip was used" in text
+    assert "not verified by Intel's partitioner" in text
+    assert f"**{summary['verification']['verdict']}**" in text
+    if summary["lava"] is None:
+        assert "was **not run**" in text
+    for name in ("lava/expected.npz", "loihi/neuron_programs.json", "loihi/neuron_parameters.npz"):
+        assert f"| `{name}` | `{sha256_of(exported / name)}` |" in text
+
+
+def test_the_same_arguments_give_the_same_bytes_and_a_mapping_that_holds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    graph = small_integer_graph(rng, blocks=2)
+    run = fixed_point.run(graph, small_input(rng, 3, 8), noise=Noise.philox(0))
+    for name in ("a", "b"):
+        made = export_loihi(graph, tmp_path / name, LOIHI2, recording=run)
+    assert file_digests(tmp_path / "a") == file_digests(tmp_path / "b")
+    demand = demand_of(graph, partition_for(graph), LOIHI2)
+    assert check_mapping(demand, LOIHI2, made.mapping) == []
+    assert made.mapping.activity == "measured"
+
+
+def test_loihi_1_has_no_such_neurons_and_says_so_for_each(tmp_path: Path) -> None:
+    graph = small_integer_graph(np.random.default_rng(0))
+    with pytest.raises(PspikeError, match="E-TARGET-UNSUPPORTED") as caught:
+        export_loihi(graph, tmp_path / "out", LOIHI1)
+    assert "those of Loihi 1 are fixed" in caught.value.why
+    assert "carry no number" in caught.value.why
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_tells_what_a_chip_lacks() -> None:
+    done = runner.invoke(cli.app, ["check", str(DIGITS), "--target", "loihi"])
+    assert (done.exit_code, "loihi can run this" in done.output) == (0, True)
+    arguments = ["check", str(DIGITS), "--target", "loihi", "--profile", "loihi1", "--json"]
+    done = runner.invoke(cli.app, arguments)
+    findings = json.loads(done.stdout)["findings"]
+    assert done.exit_code == 3
+    assert {finding["code"] for finding in findings} == {"E-TARGET-UNSUPPORTED"}
+    assert len({finding["where"] for finding in findings}) > 3
+    assert "--profile loihi2" in findings[0]["fix"]
+
+
+@pytest.mark.parametrize("name", ["p_spikessm_smnist", "linoss_digits", "spiking_ssm_digits"])
+def test_networks_of_the_zoo_fit_one_chip(name: str) -> None:
+    path = str(ZOO / f"{name}.pt")
+    done = runner.invoke(cli.app, ["check", path, "--target", "loihi", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["findings"] == []
+
+
+def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PspikeError, match="unknown profile 'loihi3'"):
+        ExportOptions(DIGITS, "loihi", tmp_path / "out", profile="loihi3")
