@@ -74,7 +74,7 @@ class ExportResult:
     def exit_status(self) -> int:
         """0 where the verdict is ``equivalent``, 1 ``different``, 5 ``inconclusive``; 3 where the
         network fits no system of the target."""
-        loihi = self.summary["loihi"]
+        loihi = self.summary.get("loihi")  # of other targets there is none
         if loihi is not None and not loihi["fits"]:
             return EXIT_TARGET_CANNOT
         return EXIT_OF_VERDICT[self.summary["verification"]["verdict"]]
