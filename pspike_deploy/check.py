@@ -2,44 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.targets.profile import DEFAULT_PROFILE
+from pspike_deploy.targets.profile import DEFAULT_PROFILE, load_profile
 
 if TYPE_CHECKING:
-    from pspike_deploy.exporters.lava.groups import Partition
-    from pspike_deploy.exporters.lava.refusals import Refusal
     from pspike_deploy.graph.graph import Graph
 
 
-def check_target(
-    model: Path, target: str, settings: Path | None = None, profile: str = DEFAULT_PROFILE
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+        findings: every reason why the target cannot run the model, and what to know if it can;
+            each is plain data: ``severity`` (error, warning, note), ``code``, ``message``,
+            ``where``, ``why``, ``fix``; of a chip's design rules also ``level``.
+        feasibility: cores, chips and how full they are, as plain data; None where the target is no
+            chip or no core can be counted.
+    """
+
+    findings: list[dict[str, Any]]
+    feasibility: dict[str, Any] | None = None
+
+    @property
+    def can_run(self) -> bool:
+        """Whether nothing stands against the target."""
+        fits = self.feasibility is None or self.feasibility["fits"]
+        return fits and not any(finding["severity"] == "error" for finding in self.findings)
+
+
+def check(
+    model: Path,
+    target: str,
+    settings: Path | None = None,
+    *,
+    profile: str = DEFAULT_PROFILE,
+    chips: int | None = None,
+) -> Check:
     """Every reason why a target cannot run a model; empty where it can. Never raises.
 
-    Each finding is plain data: ``severity``, ``code``, ``message``, ``where``, ``why``, ``fix``.
-    ``settings``: YAML or JSON file with what an official checkpoint does not hold. ``profile``:
-    chip of the target ``loihi``.
+    Args:
+        model: checkpoint or graph.
+        target: one of :data:`pspike_deploy.options.CHECK_TARGETS`.
+        settings: YAML or JSON file with what an official checkpoint does not hold.
+        profile: the chip of target ``loihi``.
+        chips: how many there are; default: those of the largest public system.
     """
     if model.suffix == ".nir":
         findings = _attempt(lambda: _audit_findings(model))
         if any(finding["severity"] == "error" for finding in findings):
-            return findings
-    elif model.suffix == ".net":
-        findings = _attempt(lambda: _network_findings(model))
-        if any(finding["severity"] == "error" for finding in findings):
-            return findings
+            return Check(findings)
     else:
         findings = _attempt(lambda: _streaming_findings(model, settings))
         if findings:
-            return findings
-    return findings + _attempt(lambda: _target_findings(model, target, settings, profile))
+            return Check(findings)
+    if target != "loihi":
+        return Check(findings + _attempt(lambda: _target_findings(model, target, settings)))
+    summary: list[dict[str, Any]] = []
+    findings += _attempt(lambda: _loihi_findings(model, settings, profile, chips, summary))
+    return Check(findings, summary[0] if summary else None)
+
+
+def _loihi_findings(
+    model: Path,
+    settings: Path | None,
+    profile: str,
+    chips: int | None,
+    summary: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Findings of the design rules; the feasibility is added to ``summary`` where there is one."""
+    from pspike_deploy.exporters.loihi.feasibility import feasibility
+    from pspike_deploy.exporters.loihi.findings import Subject
+    from pspike_deploy.exporters.loihi.rules import design_findings
+
+    chip, graph = load_profile(profile), _integer_graph(model, settings)
+    found = [finding.to_dict() for finding in design_findings(graph, chip)]
+    demand = Subject(graph, chip).demand
+    if demand is not None and demand.populations:
+        summary.append(feasibility(demand, chip, chips).to_dict())
+    return found
+
+
+def _integer_graph(model: Path, settings: Path | None) -> Graph:
+    """The integer graph of a model; of a float one its structure, quantised without data."""
+    from pspike_deploy.quantize.config import QuantConfig
+    from pspike_deploy.quantize.quantize import fold, quantize_folded
+    from pspike_deploy.sources import load_model
+
+    graph = load_model(model, settings)[0]
+    if graph.is_integer:
+        return graph
+    shape = (1, 2, *graph.nodes[graph.input_name].output_shape)
+    probe = np.stack([np.zeros(shape[1:]), np.ones(shape[1:])])
+    return quantize_folded(fold(graph), probe, QuantConfig())[0]
 
 
 def _streaming_findings(model: Path, settings: Path | None) -> list[dict[str, Any]]:
@@ -85,28 +147,30 @@ def _target_findings(
 ) -> list[dict[str, Any]]:
     """Try what an export would do with the structure of the graph, without data."""
     from pspike_deploy.exporters.lava.export import judge
-    from pspike_deploy.options import TARGETS
-    from pspike_deploy.quantize.config import QuantConfig
-    from pspike_deploy.quantize.quantize import fold, quantize_folded
+    from pspike_deploy.options import CHECK_TARGETS
     from pspike_deploy.sources import load_model
 
-    if target not in TARGETS:
+    if target not in CHECK_TARGETS:
         raise PspikeError(
             "E-USAGE",
             f"unknown target {target!r}",
-            why=f"this version exports to: {', '.join(TARGETS)}",
+            why=f"this version checks: {', '.join(CHECK_TARGETS)}",
             fix="choose one of these with --target",
         )
-    graph = load_model(model, settings)[0]
-    if target in ("lava", "loihi"):
-        if not graph.is_integer:
-            shape = (1, 2, *graph.nodes[graph.input_name].output_shape)
-            probe = np.stack([np.zeros(shape[1:]), np.ones(shape[1:])])
-            graph = quantize_folded(fold(graph), probe, QuantConfig())[0]
-        partition, refusals = judge(graph)
-        if target == "loihi" and not refusals:
-            return _loihi_findings(graph, partition, profile)
-        return _refused(refusals, "Lava")
+    if target == "lava":
+        graph = _integer_graph(model, settings)
+        return [
+            {
+                "severity": "error",
+                "code": "E-TARGET-UNSUPPORTED",
+                "message": f"Lava cannot run {refusal.node}",
+                "where": refusal.node,
+                "why": refusal.why,
+                "fix": refusal.fix,
+            }
+            for refusal in judge(graph)[1]
+        ]
+    load_model(model, settings)
     return []
 
 

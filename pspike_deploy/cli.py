@@ -31,7 +31,13 @@ EXPORT_EXAMPLE: Final = (
 COMMANDS: Final = (
     (export, EXPORT_EXAMPLE),
     (inspect, "Example:  pspike inspect models/zoo/p_spikessm_digits.pt"),
-    (check, "Example:  pspike check network.nir --target lava"),
+    (
+        check,
+        "\b\n"
+        "Example:  pspike check network.nir --target lava\n"
+        "          pspike check model.pt --target loihi\n"
+        "          pspike check quantized.nir --target loihi --profile loihi1 --chips 2 --json",
+    ),
     (
         simulate,
         "Example:  pspike simulate build/digits/quantized.nir --data x.npy --out run.npz",

@@ -19,7 +19,12 @@ from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.options import TARGETS
 from pspike_deploy.report.power_tables import POWER, QUESTION_BLOCK, power_tables, questions_table
 from pspike_deploy.report.reference import errors_page
-from pspike_deploy.report.target_tables import BLOCKS, profile_table
+from pspike_deploy.report.target_tables import (
+    BLOCKS,
+    RULES_BLOCK,
+    profile_table,
+    rules_table,
+)
 from pspike_deploy.report.zoo import BLOCK, zoo_table
 from pspike_deploy.targets.profile import PROFILES, load_profile
 from tests.format_tables import TABLES, with_table
@@ -59,6 +64,7 @@ def test_the_tables_of_the_verification_are_generated() -> None:
 def test_the_tables_of_the_target_profiles_are_generated(name: str) -> None:
     page = (ROOT / "docs" / "targets.md").read_text("utf-8")
     assert BLOCKS[name].inside(page) == profile_table(load_profile(name))
+    assert RULES_BLOCK.inside(page) == rules_table()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

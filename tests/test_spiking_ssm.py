@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pspike_deploy.check import check_target
+from pspike_deploy.check import check
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import export_lava, judge
 from pspike_deploy.models import card
@@ -241,7 +241,7 @@ def test_what_cannot_stream_is_refused_with_its_reason(
     assert caught.value.code == code
     assert len(refusals(network)) == len(change)
     save_checkpoint(tmp_path / "n.pt", network)
-    findings = check_target(tmp_path / "n.pt", "lava")
+    findings = check(tmp_path / "n.pt", "lava").findings
     assert [finding["code"] for finding in findings][:1] == [code]
 
 

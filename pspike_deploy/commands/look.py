@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from pspike_deploy.commands.common import (
     tell,
 )
 from pspike_deploy.errors import EXIT_TARGET_CANNOT
+
+if TYPE_CHECKING:
+    from pspike_deploy.check import Check
 
 
 def inspect(
@@ -59,23 +62,50 @@ def _print_ranges(description: dict[str, Any]) -> None:
 def check(
     model: Model,
     target: Annotated[str, typer.Option(help="nir, lava or loihi")] = "lava",
-    profile: Annotated[
-        str, typer.Option(help="chip of the target loihi: loihi2 or loihi1")
-    ] = "loihi2",
+    profile: Annotated[str, typer.Option(help="chip of the target loihi: loihi2 or loihi1")] = (
+        "loihi2"
+    ),
+    chips: Annotated[
+        int | None,
+        typer.Option(help="chips that there are; default: those of the largest system", min=1),
+    ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say every reason why a target cannot run a network. Exit status 3 if there is one."""
-    with reported_errors(as_json):
-        from pspike_deploy.check import check_target
+    """Say every reason why a target cannot run a network. Exit status 3 if there is one.
 
-        findings = check_target(model, target, settings, profile)
-        document = {"model": model.name, "target": target, "findings": findings}
+    For loihi also how many cores and chips it takes, how full they are, and, where it does not
+    fit, the cheapest change that would make it fit.
+    """
+    with reported_errors(as_json):
+        from pspike_deploy.check import check as check_model
+        from pspike_deploy.targets.profile import load_profile
+
+        load_profile(profile)
+        found = check_model(model, target, settings, profile=profile, chips=chips)
+        document: dict[str, Any] = {
+            "model": model.name,
+            "target": target,
+            "findings": found.findings,
+        }
+        if target == "loihi":
+            document |= {"profile": profile, "feasibility": found.feasibility}
         if as_json:
             print_json(document)
         else:
-            for finding in findings:
-                tell(f"{finding['severity']}: {finding['code']}: {finding['message']}", finding)
-            typer.echo(f"{len(findings)} finding(s)" if findings else f"{target} can run this")
-        errors = any(finding["severity"] == "error" for finding in findings)
-        raise typer.Exit(EXIT_TARGET_CANNOT if errors else 0)
+            _print_check(target, found)
+        raise typer.Exit(0 if found.can_run else EXIT_TARGET_CANNOT)
+
+
+def _print_check(target: str, found: Check) -> None:
+    """Findings, the table of the chip, and whether the target can run the network."""
+    for finding in found.findings:
+        tell(f"{finding['severity']}: {finding['code']}: {finding['message']}", finding)
+    if found.feasibility is not None:
+        from pspike_deploy.report.core_tables import feasibility_table
+        from pspike_deploy.report.tables import plain_console
+
+        plain_console().print(feasibility_table(found.feasibility))
+    verdict = f"{target} {'can' if found.can_run else 'cannot'} run this"
+    counted = f"; {len(found.findings)} finding(s)" if found.findings else ""
+    typer.echo(f"{verdict}{counted}")
