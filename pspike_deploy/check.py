@@ -13,6 +13,8 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.targets.profile import DEFAULT_PROFILE, load_profile
 
 if TYPE_CHECKING:
+    from pspike_deploy.exporters.loihi.feasibility import Feasibility
+    from pspike_deploy.exporters.loihi.mapping.result import Mapping
     from pspike_deploy.graph.graph import Graph
 
 
@@ -26,10 +28,12 @@ class Check:
             ``where``, ``why``, ``fix``; of a chip's design rules also ``level``.
         feasibility: cores, chips and how full they are, as plain data; None where the target is no
             chip or no core can be counted.
+        mapping: every core with what it holds; None where there is none.
     """
 
     findings: list[dict[str, Any]]
     feasibility: dict[str, Any] | None = None
+    mapping: Mapping | None = None
 
     @property
     def can_run(self) -> bool:
@@ -65,9 +69,11 @@ def check(
             return Check(findings)
     if target != "loihi":
         return Check(findings + _attempt(lambda: _target_findings(model, target, settings)))
-    summary: list[dict[str, Any]] = []
-    findings += _attempt(lambda: _loihi_findings(model, settings, profile, chips, summary))
-    return Check(findings, summary[0] if summary else None)
+    rooms: list[Feasibility] = []
+    findings += _attempt(lambda: _loihi_findings(model, settings, profile, chips, rooms))
+    if not rooms:
+        return Check(findings)
+    return Check(findings, rooms[0].to_dict(), rooms[0].mapping)
 
 
 def _loihi_findings(
@@ -75,9 +81,9 @@ def _loihi_findings(
     settings: Path | None,
     profile: str,
     chips: int | None,
-    summary: list[dict[str, Any]],
+    rooms: list[Feasibility],
 ) -> list[dict[str, Any]]:
-    """Findings of the design rules; the feasibility is added to ``summary`` where there is one."""
+    """Findings of the design rules; the feasibility is added to ``rooms`` where there is one."""
     from pspike_deploy.exporters.loihi.feasibility import feasibility
     from pspike_deploy.exporters.loihi.findings import Subject
     from pspike_deploy.exporters.loihi.rules import design_findings
@@ -86,7 +92,7 @@ def _loihi_findings(
     found = [finding.to_dict() for finding in design_findings(graph, chip)]
     demand = Subject(graph, chip).demand
     if demand is not None and demand.populations:
-        summary.append(feasibility(demand, chip, chips).to_dict())
+        rooms.append(feasibility(demand, chip, chips))
     return found
 
 

@@ -258,6 +258,14 @@ def test_the_command_says_that_it_fits_and_how(network: Path) -> None:
     assert "not verified by Intel's partitioner" in table.stdout
 
 
+def test_the_command_lists_cores(network: Path) -> None:
+    document = json.loads(run(network, "--cores", "--json").stdout)
+    mapping = document["mapping"]
+    assert (mapping["format"], mapping["version"]) == ("pspike-mapping", 1)
+    assert len(mapping["cores"]) == document["feasibility"]["cores"]
+    assert "block0_sampler_out[0:5]" in run(network, "--cores").stdout
+
+
 def test_the_command_ends_with_3_where_the_chip_cannot(network: Path) -> None:
     done = run(network, "--profile", "loihi1")
     assert done.exit_code == 3

@@ -335,6 +335,43 @@ def test_a_large_network_maps_in_arrays() -> None:
     assert sum(core.neurons for core in mapping.cores) == 10 * neurons
 
 
+@pytest.mark.release
+def test_a_million_neurons_with_32_million_sparse_synapses_map() -> None:
+    neurons, rng = 100_000, np.random.default_rng(0)
+    populations = []
+    for i in range(10):
+        near = np.arange(neurons)[:, None] // 3000 * 3000
+        rows = np.sort((rng.integers(0, 3000, (neurons, 32)) + near) % neurons, axis=1)
+        kept = np.ones_like(rows, bool)
+        kept[:, 1:] = rows[:, 1:] != rows[:, :-1]
+        starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64)
+        pattern = Sparse(neurons, starts, rows[kept].astype(np.int32))
+        synapses = Connection("w", f"p{i - 1}" if i else "host", pattern, 8)
+        populations.append(PopulationDemand(f"p{i}", neurons, connections=(synapses,)))
+    demand = Demand(tuple(populations), {"host": neurons})
+    mapping = map_network(demand, LOIHI2)
+    assert mapping.lower_bound <= len(mapping.cores) <= 2 * mapping.lower_bound
+    assert mapping.system == "Hala Point"
+
+
+def test_a_neuron_that_is_widest_over_all_connections_together_is_found() -> None:
+    """Neuron 1 has most synapses in neither connection, and in both together too many."""
+    few, many = np.arange(90), np.arange(120)
+    rows = {"a": [many, np.arange(100), few[:0]], "b": [few[:0], np.arange(100), many]}
+    connections = tuple(
+        Connection(
+            name,
+            "host",
+            Sparse(200, np.cumsum([0, *map(len, found)]).astype(np.int64), np.concatenate(found)),
+            8,
+        )
+        for name, found in rows.items()
+    )
+    demand = Demand((PopulationDemand("p", 3, connections=connections),), {"host": 200})
+    with pytest.raises(PspikeError, match="takes 200 input axons, a core has 150"):
+        map_network(demand, with_limits(input_axons_per_core=150))
+
+
 # --- the checker catches -------------------------------------------------------------------------
 
 DEMAND = dense_chain(100, 300, 300, 10, host_reads=True)

@@ -69,6 +69,9 @@ def check(
         int | None,
         typer.Option(help="chips that there are; default: those of the largest system", min=1),
     ] = None,
+    cores: Annotated[
+        bool, typer.Option("--cores", help="list every core: place, neurons, load")
+    ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,22 +93,26 @@ def check(
         }
         if target == "loihi":
             document |= {"profile": profile, "feasibility": found.feasibility}
+            if cores:
+                document["mapping"] = None if found.mapping is None else found.mapping.to_dict()
         if as_json:
             print_json(document)
         else:
-            _print_check(target, found)
+            _print_check(target, found, cores)
         raise typer.Exit(0 if found.can_run else EXIT_TARGET_CANNOT)
 
 
-def _print_check(target: str, found: Check) -> None:
+def _print_check(target: str, found: Check, cores: bool) -> None:
     """Findings, the table of the chip, and whether the target can run the network."""
     for finding in found.findings:
         tell(f"{finding['severity']}: {finding['code']}: {finding['message']}", finding)
     if found.feasibility is not None:
-        from pspike_deploy.report.core_tables import feasibility_table
+        from pspike_deploy.report.core_tables import core_table, feasibility_table
         from pspike_deploy.report.tables import plain_console
 
         plain_console().print(feasibility_table(found.feasibility))
+        if cores and found.mapping is not None:
+            plain_console().print(core_table(found.mapping))
     verdict = f"{target} {'can' if found.can_run else 'cannot'} run this"
     counted = f"; {len(found.findings)} finding(s)" if found.findings else ""
     typer.echo(f"{verdict}{counted}")

@@ -127,14 +127,22 @@ def _cut(
     axons = np.concatenate([[0], np.cumsum(destinations)])
     capacity = model.capacity.as_row()
 
+    def used(start: int, stop: int) -> tuple[int, ...]:
+        taken = int(axons[stop] - axons[start])
+        return usage_of(model, population, start, stop, taken).as_row()
+
     def fits(start: int, stop: int) -> bool:
-        used = usage_of(model, population, start, stop, int(axons[stop] - axons[start]))
-        return all(u <= c for u, c in zip(used.as_row(), capacity, strict=True))
+        return all(u <= c for u, c in zip(used(start, stop), capacity, strict=True))
 
     bounds, length = [0], population.neurons
     while bounds[-1] < population.neurons:
         start = bounds[-1]
         length = _longest(lambda n, s=start: fits(s, s + n), length, population.neurons - start)  # type: ignore[misc]
+        if length == 1 and not fits(start, start + 1):
+            rows = zip(RESOURCES, used(start, start + 1), capacity, strict=True)
+            raise DoesNotFitCoreError(
+                [Excess(population.name, name, u, c) for name, u, c in rows if u > c]
+            )
         bounds.append(start + length)
     return np.array(bounds, np.int64)
 
