@@ -54,7 +54,7 @@ def check(
 
     Args:
         model: checkpoint or graph.
-        target: one of :data:`pspike_deploy.options.CHECK_TARGETS`.
+        target: one of :data:`pspike_deploy.options.TARGETS`.
         settings: YAML or JSON file with what an official checkpoint does not hold.
         profile: the chip of target ``loihi``.
         chips: how many there are; default: those of the largest public system.
@@ -148,19 +148,17 @@ def _network_findings(model: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _target_findings(
-    model: Path, target: str, settings: Path | None, profile: str
-) -> list[dict[str, Any]]:
+def _target_findings(model: Path, target: str, settings: Path | None) -> list[dict[str, Any]]:
     """Try what an export would do with the structure of the graph, without data."""
     from pspike_deploy.exporters.lava.export import judge
-    from pspike_deploy.options import CHECK_TARGETS
+    from pspike_deploy.options import TARGETS
     from pspike_deploy.sources import load_model
 
-    if target not in CHECK_TARGETS:
+    if target not in TARGETS:
         raise PspikeError(
             "E-USAGE",
             f"unknown target {target!r}",
-            why=f"this version checks: {', '.join(CHECK_TARGETS)}",
+            why=f"this version checks: {', '.join(TARGETS)}",
             fix="choose one of these with --target",
         )
     if target == "lava":
@@ -178,45 +176,6 @@ def _target_findings(
         ]
     load_model(model, settings)
     return []
-
-
-def _refused(refusals: Sequence[Refusal], target: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "severity": "error",
-            "code": "E-TARGET-UNSUPPORTED",
-            "message": f"{target} cannot run {refusal.node}",
-            "where": refusal.node,
-            "why": refusal.why,
-            "fix": refusal.fix,
-        }
-        for refusal in refusals
-    ]
-
-
-def _loihi_findings(graph: Graph, partition: Partition, profile: str) -> list[dict[str, Any]]:
-    """Whether the chip has such neurons, and room: each on a core, all cores in a system."""
-    from pspike_deploy.exporters.loihi.export import unsupported
-    from pspike_deploy.exporters.loihi.graph_demand import demand_of
-    from pspike_deploy.exporters.loihi.mapping.mapper import map_network
-    from pspike_deploy.targets.profile import load_profile
-
-    chip = load_profile(profile)
-    demand = demand_of(graph, partition, chip)
-    if refusals := unsupported(demand, chip):
-        return _refused(refusals, chip.title)
-    mapping = map_network(demand, chip)
-    if mapping.fits:
-        return []
-    largest = chip.systems[-1]
-    error = PspikeError(
-        "E-TARGET-CAPACITY",
-        f"the network takes {len(mapping.cores):,} cores on {mapping.chips:,} chips",
-        why=f"the largest public system of {chip.title}, {largest.name}, has {largest.chips:,} "
-        f"chips; the fullest core is full of {mapping.fullest.bottleneck.replace('_', ' ')}",
-        fix="make layers narrower, prune synapses, or keep fewer states per neuron",
-    )
-    return [_finding(error)]
 
 
 def _attempt(find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

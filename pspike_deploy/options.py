@@ -11,9 +11,7 @@ from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.targets.profile import DEFAULT_PROFILE, PROFILES
 
 #: Targets that an export can be made for.
-TARGETS: Final = ("nir", "lava")
-#: Targets that a network can be checked against.
-CHECK_TARGETS: Final = (*TARGETS, "loihi")
+TARGETS: Final = ("nir", "lava", "loihi")
 
 
 @dataclass(frozen=True)
