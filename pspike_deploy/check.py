@@ -63,6 +63,10 @@ def check(
         findings = _attempt(lambda: _audit_findings(model))
         if any(finding["severity"] == "error" for finding in findings):
             return Check(findings)
+    elif model.suffix == ".net":
+        findings = _attempt(lambda: _network_findings(model))
+        if any(finding["severity"] == "error" for finding in findings):
+            return Check(findings)
     else:
         findings = _attempt(lambda: _streaming_findings(model, settings))
         if findings:

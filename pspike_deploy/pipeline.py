@@ -158,10 +158,7 @@ class _Export:
             "loihi": target.loihi,
             "verification": _verification_summary(verification),
         }
-        if target.made is not None:
-            write_handover(target.made, folder, summary, self.options.model.name)
-        artefacts.write_json(folder / "summary.json", summary)
-        artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
+        self._write_documents(folder, facts, data, summary, target)
         with self._stage("report", "Drawing the report"):
             self._report(graph, integer, data, folder)
         # Again, now with the seconds that the report took, which do not stand in it.
@@ -196,10 +193,7 @@ class _Export:
             "loihi": target.loihi,
             "verification": _verification_summary(verification),
         }
-        if target.made is not None:
-            write_handover(target.made, folder, summary, self.options.model.name)
-        artefacts.write_json(folder / "summary.json", summary)
-        artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
+        self._write_documents(folder, facts, data, summary, target)
         write_folder_report(folder)
         return summary
 
@@ -353,6 +347,20 @@ class _Export:
         write_folder_report(folder)
 
     # --- documents -------------------------------------------------------------------------
+
+    def _write_documents(
+        self,
+        folder: Path,
+        facts: dict[str, Any],
+        data: ExportData,
+        summary: dict[str, Any],
+        target: _Target,
+    ) -> None:
+        """The hand-over, where there is one, summary and manifest."""
+        if target.made is not None:
+            write_handover(target.made, folder, summary, self.options.model.name)
+        artefacts.write_json(folder / "summary.json", summary)
+        artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
 
     def _provenance(self, facts: dict[str, Any]) -> dict[str, Any]:
         provenance = {"model": self.options.model.name, "sha256": facts["sha256"]}

@@ -16,6 +16,7 @@ from pspike_deploy.exporters.lava.files import file_digests, sha256_of
 from pspike_deploy.exporters.loihi.check_mapping import check_mapping
 from pspike_deploy.exporters.loihi.export import export_loihi
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
+from pspike_deploy.exporters.loihi.rules import design_findings
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import ExportOptions
 from pspike_deploy.pipeline import export_network
@@ -75,8 +76,11 @@ def test_loihi_1_has_no_such_neurons_and_says_so_for_each(tmp_path: Path) -> Non
     graph = small_integer_graph(np.random.default_rng(0))
     with pytest.raises(PspikeError, match="E-TARGET-UNSUPPORTED") as caught:
         export_loihi(graph, tmp_path / "out", LOIHI1)
-    assert "those of Loihi 1 are fixed" in caught.value.why
-    assert "carry no number" in caught.value.why
+    refused = {f.node for f in design_findings(graph, LOIHI1) if f.level == "unsupported"}
+    assert len(refused) > 5
+    assert set(caught.value.where.split(", ")) == refused
+    assert "draws no spike from a probability" in caught.value.why
+    assert "spikes of the chip are binary" in caught.value.why
     assert not (tmp_path / "out").exists()
 
 

@@ -169,8 +169,7 @@ def export_lava(
         _write_noise(folder, graph, noise, indices, integers.shape[1])
         (folder / "README.md").write_text(readme(plain, expected is not None), encoding="utf-8")
         plain["files"] = files.file_digests(folder)
-        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-        (folder / MANIFEST).write_text(text, encoding="utf-8")
+        files.write_json(folder / MANIFEST, plain)
     return LavaBundle.load(out)
 
 

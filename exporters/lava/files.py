@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,12 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
                 np.lib.format.write_array(
                     file, np.ascontiguousarray(arrays[name]), allow_pickle=False
                 )
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write plain data in the order in which it stands; infinity and NaN are refused."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:

@@ -41,7 +41,7 @@ what ran and how many values left their registers.
 | `manifest.json` | groups, programs, connections, widths, latencies, noise, digests of all files |
 | `parameters.npz`, `inputs.npz` | integers; weights stand on the grid of Lava's `Dense` |
 {more_files}| `hardware.py` | for runs on a chip: `run.py --target loihi2` says what is missing |
-| `lava_compat.py`, `parent_watch.py` | helpers of `run.py` |
+| `bundle_files.py`, `lava_compat.py`, `parent_watch.py` | helpers of `run.py` |
 
 {samples} sample(s) of {steps} steps run one after the other, {run_length} Lava steps in all.
 

@@ -5,17 +5,15 @@ The Lava bundle stands beside this folder; ``HANDOVER.md`` says what to do with 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pspike_deploy.exporters.lava.export import partition_for
-from pspike_deploy.exporters.lava.files import write_npz
+from pspike_deploy.exporters.lava.files import write_json, write_npz
 from pspike_deploy.exporters.lava.refusals import Refusal, raise_refusals
 from pspike_deploy.exporters.loihi import neuron_programs as programs
-from pspike_deploy.exporters.loihi.demand import Demand
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
 from pspike_deploy.exporters.loihi.mapping.mapper import Objective, map_network
 from pspike_deploy.exporters.loihi.mapping.result import Mapping as CoreMapping
@@ -25,6 +23,7 @@ from pspike_deploy.exporters.loihi.netx.from_graph import (
     graph_to_network,
 )
 from pspike_deploy.exporters.loihi.netx.write import write_network
+from pspike_deploy.exporters.loihi.rules import nodes_beyond
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.recording import Recording
 from pspike_deploy.targets.profile import Profile
@@ -71,37 +70,24 @@ def export_loihi(
         recording: run of the graph that loads and traffic are measured on.
 
     Raises:
-        PspikeError: E-TARGET-UNSUPPORTED with every node that has no neuron program;
+        PspikeError: E-TARGET-UNSUPPORTED with every node that the chip cannot be;
             E-TARGET-CAPACITY where a neuron fits no core.
     """
     partition = partition_for(graph)
-    demand = demand_of(graph, partition, profile)
-    raise_refusals(unsupported(demand, profile), profile.name)
-    mapping = map_network(demand, profile, objective, recording)
+    raise_refusals(
+        [Refusal(f.node, f.why, f.fix) for f in nodes_beyond(graph, profile)], profile.name
+    )
+    mapping = map_network(demand_of(graph, partition, profile), profile, objective, recording)
     document, arrays = programs.neuron_programs(graph, partition)
     part, listed = graph_to_network(graph)
     folder.mkdir()
-    _write(folder / MAPPING, mapping.to_dict())
-    _write(folder / programs.DOCUMENT, document)
+    write_json(folder / MAPPING, mapping.to_dict())
+    write_json(folder / programs.DOCUMENT, document)
     write_npz(folder / programs.ARRAYS, arrays)
     if part is not None:
         write_network(folder / NETWORK, part.network)
-    _write(folder / LAYERS, _layers(part, listed))
+    write_json(folder / LAYERS, _layers(part, listed))
     return LoihiExport(folder, mapping, document, part, tuple(listed))
-
-
-def unsupported(demand: Demand, profile: Profile) -> list[Refusal]:
-    """Every population that the neurons and spikes of a chip cannot be."""
-    found = []
-    fix = "choose --profile loihi2"
-    for population in demand.populations:
-        if population.programmable and not profile.known("programmable_neurons"):
-            why = f"its neurons need a program of ours, and those of {profile.title} are fixed"
-            found.append(Refusal(population.node, why, fix))
-        if any(c.graded for c in population.connections) and not profile.known("payload_bits"):
-            why = f"it takes graded spikes, and spikes of {profile.title} carry no number"
-            found.append(Refusal(population.node, why, fix))
-    return found
 
 
 def _layers(part: LoweredPart | None, listed: list[NotExpressed]) -> dict[str, Any]:
@@ -113,8 +99,3 @@ def _layers(part: LoweredPart | None, listed: list[NotExpressed]) -> dict[str, A
         "layers": inside,
         "not_expressed": [{"node": one.node, "why": one.why} for one in listed],
     }
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_text(text, encoding="utf-8")

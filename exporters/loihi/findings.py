@@ -6,7 +6,7 @@ yields the nodes that it concerns, each with the facts that conflict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
@@ -159,15 +159,18 @@ def _register(level: Level, fix: str) -> Callable[[Check], Check]:
     return register
 
 
-def design_findings(graph: Graph, profile: Profile) -> list[DesignFinding]:
-    """Every finding of every rule, what is unsupported first; never raises.
+def design_findings(
+    graph: Graph, profile: Profile, rules: Sequence[DesignRule] = DESIGN_RULES
+) -> list[DesignFinding]:
+    """Every finding of some rules, what is unsupported first; never raises.
 
     Args:
         graph: integer graph; whatever its state, a rule that cannot look at it says so.
         profile: the chip.
+        rules: default: all.
     """
     subject, found = Subject(graph, profile), []
-    for rule in DESIGN_RULES:
+    for rule in rules:
         try:
             found += list(rule.findings(subject))
         except Exception as problem:

@@ -12,6 +12,8 @@ from pspike_deploy.exporters.loihi.findings import (
     DesignFinding,
     design_findings,
 )
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.targets.profile import Profile
 
 __all__ = [
     "DESIGN_RULES",
@@ -20,7 +22,18 @@ __all__ = [
     "SEVERITY",
     "DesignFinding",
     "design_findings",
+    "nodes_beyond",
 ]
+
+#: Rules about room, which the mapping finds out by itself.
+_ROOM: Final = ("neuron-fits-a-core", "network-fits-a-system")
 
 #: Modules whose import registers the rules.
 RULE_MODULES: Final = (rules_nodes, rules_numbers)
+
+
+def nodes_beyond(graph: Graph, profile: Profile) -> list[DesignFinding]:
+    """Every node that neurons, synapses and spikes of a chip cannot be, whatever room there is."""
+    rules = [rule for rule in DESIGN_RULES if rule.code not in _ROOM]
+    found = design_findings(graph, profile, rules)
+    return [finding for finding in found if finding.level == "unsupported"]

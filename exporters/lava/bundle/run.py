@@ -10,14 +10,14 @@ this machine cannot run it on a chip.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import platform
 import sys
 import time
 
 sys.dont_write_bytecode = True  # a run leaves the bundle as it is
+
+from bundle_files import MANIFEST, digest_of, load_manifest  # noqa: E402
 
 BUNDLE = os.path.dirname(os.path.abspath(__file__))
 EXPECTED = "expected.npz"
@@ -48,31 +48,6 @@ def arguments(text=None):
     )
     parser.add_argument("--check", action="store_true", help=f"compare with {EXPECTED}")
     return parser.parse_args(text)
-
-
-def digest_of(path):
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def load_manifest():
-    """The manifest and the digest of the bundle, after a look at every file that it lists."""
-    path = os.path.join(BUNDLE, "manifest.json")
-    with open(path, encoding="utf-8") as file:
-        manifest = json.load(file)
-    changed = [
-        name
-        for name, expected in manifest["files"].items()
-        if not os.path.isfile(os.path.join(BUNDLE, name))
-        or digest_of(os.path.join(BUNDLE, name)) != expected
-    ]
-    if changed:
-        sys.exit(f"the bundle is damaged; missing or changed: {', '.join(changed)}")
-    return manifest, digest_of(path)
 
 
 def limited(name, asked, available):
@@ -141,7 +116,8 @@ def check(arrays):
 def main():
     """Run the bundle; returns the exit status."""
     options = arguments()
-    manifest, digest = load_manifest()
+    manifest = load_manifest(BUNDLE)
+    digest = digest_of(os.path.join(BUNDLE, MANIFEST))
     samples = limited("samples", options.samples, len(manifest["samples"]))
     steps = limited("steps", options.steps, manifest["steps"])
     folder = os.path.abspath(options.out)

@@ -8,7 +8,6 @@ not torch. Every sample runs in a network of its own, so all states begin at zer
 """
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -17,30 +16,11 @@ import time
 
 sys.dont_write_bytecode = True  # a run leaves the bundle as it is
 
+from bundle_files import digest_of, load_manifest  # noqa: E402
+
 BUNDLE = os.path.dirname(os.path.abspath(__file__))
 RESULT = "result.json"
 ARRAYS = "result.npz"
-
-
-def digest_of(path):
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-
-
-def load_manifest():
-    """The manifest, after a look at every file that it lists."""
-    with open(os.path.join(BUNDLE, "manifest.json"), encoding="utf-8") as file:
-        manifest = json.load(file)
-    changed = [
-        name
-        for name, expected in manifest["files"].items()
-        if not os.path.isfile(os.path.join(BUNDLE, name))
-        or digest_of(os.path.join(BUNDLE, name)) != expected
-    ]
-    if changed:
-        sys.exit(f"the bundle is damaged; missing or changed: {', '.join(changed)}")
-    return manifest
 
 
 def load_network(manifest):
@@ -124,7 +104,7 @@ def main():
     parser.add_argument("--out", metavar="RUN_FOLDER", required=True, help="where results go")
     folder = os.path.abspath(parser.parse_args().out)
     os.makedirs(folder, exist_ok=True)
-    manifest = load_manifest()
+    manifest = load_manifest(BUNDLE)
 
     import lava_compat  # noqa: F401  # first: it makes lava import on newer Pythons
     import netx_compat  # noqa: F401  # then: it makes netx import without torch

@@ -67,6 +67,7 @@ def write_netx_bundle(
         "lava-requirements.txt": RUNTIME / "lava-requirements.txt",
         "lava_compat.py": RUNTIME / "lava_compat.py",
         "parent_watch.py": RUNTIME / "parent_watch.py",
+        "bundle_files.py": RUNTIME / "bundle_files.py",
     }
     for name in (
         "netx-requirements.txt",
