@@ -130,12 +130,29 @@ def test_both_connections_meet_in_lava() -> None:
     )
 
 
-@shared
-def test_the_published_network_solves_its_task_with_the_activity_of_the_chip() -> None:
+def published() -> tuple[Any, Any, Any]:
+    """The network, and images and labels of the test set."""
     data = Path(os.environ["PSPIKE_SHARED"]) / "data"
     w = [np.load(data / "loihi1_lsnn_smnist" / f"w_{n}.npy") for n in ("in", "rec", "out")]
     with np.load(data / "mnist.npz") as mnist:
-        images, labels = mnist["test_images"], mnist["test_labels"]
+        return w, mnist["test_images"], mnist["test_labels"]
+
+
+@shared
+@pytest.mark.release
+def test_the_published_network_is_right_on_9376_of_10000_images() -> None:
+    w, images, labels = published()
+    graph, right = lsnn_graph(*w), 0
+    for start in range(0, len(images), 500):
+        x = encoded(images[start : start + 500])
+        run = fixed_point.run(graph, x[:, : STEPS - 1], noise=NOISE, record=())
+        right += int(np.sum(run.predictions == labels[start : start + 500]))
+    assert right == 9376
+
+
+@shared
+def test_the_published_network_solves_its_task_with_the_activity_of_the_chip() -> None:
+    w, images, labels = published()
     chosen = np.random.RandomState(0).choice(len(images), 200, replace=False)
     x = encoded(images[chosen].reshape(200, -1))
     run = fixed_point.run(lsnn_graph(*w), x[:, : STEPS - 1], noise=NOISE, record=(NEURONS,))
