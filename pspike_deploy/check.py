@@ -94,6 +94,8 @@ def _loihi_findings(
 
     chip, graph = load_profile(profile), _integer_graph(model, settings)
     found = [finding.to_dict() for finding in design_findings(graph, chip)]
+    named = {finding["where"] for finding in found if finding["severity"] == "error"}
+    found += [one for one in _lava_refusals(graph) if one["where"] not in named]
     demand = Subject(graph, chip).demand
     if demand is not None and demand.populations:
         rooms.append(feasibility(demand, chip, chips))
@@ -154,7 +156,6 @@ def _network_findings(model: Path) -> list[dict[str, Any]]:
 
 def _target_findings(model: Path, target: str, settings: Path | None) -> list[dict[str, Any]]:
     """Try what an export would do with the structure of the graph, without data."""
-    from pspike_deploy.exporters.lava.export import judge
     from pspike_deploy.options import TARGETS
     from pspike_deploy.sources import load_model
 
@@ -166,20 +167,26 @@ def _target_findings(model: Path, target: str, settings: Path | None) -> list[di
             fix="choose one of these with --target",
         )
     if target == "lava":
-        graph = _integer_graph(model, settings)
-        return [
-            {
-                "severity": "error",
-                "code": "E-TARGET-UNSUPPORTED",
-                "message": f"Lava cannot run {refusal.node}",
-                "where": refusal.node,
-                "why": refusal.why,
-                "fix": refusal.fix,
-            }
-            for refusal in judge(graph)[1]
-        ]
+        return _lava_refusals(_integer_graph(model, settings))
     load_model(model, settings)
     return []
+
+
+def _lava_refusals(graph: Graph) -> list[dict[str, Any]]:
+    """What keeps a graph out of Lava's bundle, which an export toward Loihi writes, too."""
+    from pspike_deploy.exporters.lava.export import judge
+
+    return [
+        {
+            "severity": "error",
+            "code": "E-TARGET-UNSUPPORTED",
+            "message": f"Lava cannot run {refusal.node}",
+            "where": refusal.node,
+            "why": refusal.why,
+            "fix": refusal.fix,
+        }
+        for refusal in judge(graph)[1]
+    ]
 
 
 def _attempt(find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

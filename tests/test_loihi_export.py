@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pspike_deploy import cli
+from pspike_deploy.check import check
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
 from pspike_deploy.exporters.lava.files import file_digests, sha256_of
@@ -17,6 +19,7 @@ from pspike_deploy.exporters.loihi.check_mapping import check_mapping
 from pspike_deploy.exporters.loihi.export import export_loihi
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
 from pspike_deploy.exporters.loihi.rules import design_findings
+from pspike_deploy.graph.file import write_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import ExportOptions
 from pspike_deploy.pipeline import export_network
@@ -93,13 +96,24 @@ def test_check_tells_what_a_chip_lacks() -> None:
     assert len(wrong) > 3
 
 
-@pytest.mark.parametrize("name", ["p_spikessm_smnist", "linoss_digits", "spiking_ssm_digits"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in ZOO.glob("*.pt")))
 def test_networks_of_the_zoo_fit_one_chip(name: str) -> None:
     path = str(ZOO / f"{name}.pt")
     done = runner.invoke(cli.app, ["check", path, "--target", "loihi", "--json"])
     assert done.exit_code == 0, done.output
     findings = json.loads(done.stdout)["findings"]
     assert not [finding for finding in findings if finding["severity"] == "error"]
+
+
+def test_what_lava_cannot_run_is_found_for_loihi_too(tmp_path: Path) -> None:
+    graph = small_integer_graph(np.random.default_rng(0))
+    stated = graph.semantics.quantization
+    wide = next(n for n in graph.order if n.endswith("encoder_gain"))
+    formats = {**stated, wide: replace(stated[wide], output=replace(stated[wide].output, bits=30))}
+    semantics = replace(graph.semantics, quantization=formats)
+    write_graph(replace(graph, semantics=semantics), tmp_path / "wide.nir")
+    found = check(tmp_path / "wide.nir", "loihi").findings
+    assert wide in {one["where"] for one in found if one["severity"] == "error"}
 
 
 def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import norm
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.exporters.lava.export import judge
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import Affine, BatchNorm, ChannelAffine, DiagonalSSM
 from pspike_deploy.models.config import PSpikeSSMConfig
@@ -191,3 +192,11 @@ def test_equal_inputs_give_equal_graphs() -> None:
         return quantize(to_graph(network(9)), data(9))
 
     assert once().digest == once().digest
+
+
+def test_tokens_enter_as_messages_that_a_chip_can_send() -> None:
+    """An embedding has no bias, and its sum goes to the sampler and the residual stream."""
+    graph = to_graph(network(encoder="embedding"))
+    tokens = np.eye(2)[np.random.default_rng(0).integers(0, 2, (3, STEPS))]
+    integer = quantize(graph, tokens)
+    assert judge(integer)[1] == []

@@ -21,7 +21,13 @@ MappingSource = Literal["export", "assumed", "given"]
 #: Shapes of the fields below, for the check and for error messages.
 PER_STEP: Final = ("synaptic_operations", "messages", "spikes")
 PER_CORE: Final = ("compartments", "draws", "state_words")
-PER_SAMPLE: Final = ("hops_east_west", "hops_north_south", "spike_bits", "dense_operations")
+PER_SAMPLE: Final = (
+    "lengths",
+    "hops_east_west",
+    "hops_north_south",
+    "spike_bits",
+    "dense_operations",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +45,10 @@ class Activity:
         compartments: (core,) int64: compartments, all of which are updated in every step; an
             adaptive neuron with an auxiliary compartment has two.
         draws: (core,) int64: random numbers drawn in every step.
+        initial_draws: random numbers of all cores that start an inference.
         state_words: (core,) int64: state registers read and written in every step.
+        lengths: (sample,) int64: steps that the chip runs for a sample, the steps that its layers
+            lag behind the input included; all counts behind them are 0.
         injected: (sample, step) int64: spikes that the host sends, each to each of its cores.
         hops_east_west, hops_north_south: (sample,) float64: hops of all messages of an inference
             between tiles; not whole numbers where the mapping is assumed.
@@ -62,6 +71,7 @@ class Activity:
     compartments: Counts
     draws: Counts
     state_words: Counts
+    lengths: Counts
     injected: Counts
     hops_east_west: Numbers
     hops_north_south: Numbers
@@ -72,6 +82,7 @@ class Activity:
     chips: int
     host_every_step: bool
     mapping: MappingSource
+    initial_draws: int = 0
 
     def __post_init__(self) -> None:
         if self.synaptic_operations.ndim != 3 or 0 in self.synaptic_operations.shape:
@@ -86,8 +97,10 @@ class Activity:
                 raise ValueError(f"{name}: {array.shape}, not {shape}")
             if array.min() < 0:
                 raise ValueError(f"{name}: a count is negative")
-        if self.resets < 0 or self.tiles < 1 or self.chips < 1:
-            raise ValueError("resets, tiles or chips that cannot be")
+        if self.lengths.min() < 1 or self.lengths.max() > steps:
+            raise ValueError("lengths: not between one step and those of the counts")
+        if min(self.resets, self.initial_draws) < 0 or self.tiles < 1 or self.chips < 1:
+            raise ValueError("resets, draws, tiles or chips that cannot be")
 
     @property
     def samples(self) -> int:
@@ -96,7 +109,7 @@ class Activity:
 
     @property
     def steps(self) -> int:
-        """Time steps of each inference."""
+        """Time steps of the longest inference."""
         return int(self.synaptic_operations.shape[1])
 
     @property

@@ -148,12 +148,20 @@ def balance_states(graph: Graph) -> Graph:
 
 @register
 def split_affine(graph: Graph) -> Graph:
-    """Each Affine becomes synapses (Linear) and neuron arithmetic (ChannelAffine)."""
+    """Each Affine becomes synapses (Linear) and neuron arithmetic (ChannelAffine).
+
+    So does a Linear that goes to several nodes, with a gain of one.
+    """
     for name, node in list(graph.nodes.items()):
         if isinstance(node, Affine):
             gain = ChannelAffine(np.ones(len(node.bias)), node.bias.astype(np.float64))
             graph = graph.with_inserted(name, f"{name}_gain", gain)
             graph = graph.with_nodes({name: Linear(node.weight)})
+        elif isinstance(node, Linear) and len(graph.targets(name)) > 1:
+            # Its sum is wider than a message, and what goes to several nodes is one.
+            width = node.output_shape[0]
+            gain = ChannelAffine(np.ones(width), np.zeros(width))
+            graph = graph.with_inserted(name, f"{name}_gain", gain)
     return graph
 
 

@@ -1,0 +1,403 @@
+"""Count what an integer graph does on data, core by core and step by step.
+
+The integer simulator runs the graph; its spikes pass the synapses that the mapping stored. Values
+are placed at the step in which the chip computes them: a layer behind n synapses lags n steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pspike_deploy.energy.activity import Activity, Counts
+from pspike_deploy.energy.placement import Placement, compartments_per_neuron
+from pspike_deploy.exporters.lava.export import partition_for
+from pspike_deploy.exporters.lava.groups import Partition
+from pspike_deploy.exporters.loihi.demand import Connection, Demand
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.numerics.noise import Noise
+from pspike_deploy.recording import Recording
+from pspike_deploy.simulators import fixed_point
+from pspike_deploy.targets.profile import Profile
+
+#: Values recorded at a time.
+CHUNK_VALUES: Final = 20_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class LayerActivity:
+    """What one population did, or the host's input.
+
+    Attributes:
+        name: of the population, which is that of a node of the graph.
+        neurons: how many.
+        graded: whether its spikes carry integers.
+        spikes: (sample,) int64; graded ones where they are not zero.
+        arriving: (sample,) int64: synaptic operations at its synapses.
+        dense: (sample,) int64: the same if every weight were non-zero.
+        synapses: stored synapses that end here.
+        neuron_steps: (sample,) int64: neurons times the steps of the data.
+    """
+
+    name: str
+    neurons: int
+    graded: bool
+    spikes: Counts
+    arriving: Counts
+    dense: Counts
+    synapses: int
+    neuron_steps: Counts
+
+    @property
+    def rate(self) -> npt.NDArray[np.float64]:
+        """Spikes per neuron and step, (sample,)."""
+        found: npt.NDArray[np.float64] = self.spikes / self.neuron_steps
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: means and quantiles over samples."""
+        return {
+            "name": self.name,
+            "neurons": self.neurons,
+            "graded": self.graded,
+            "synapses": self.synapses,
+            "spikes": summary(self.spikes),
+            "rate": summary(self.rate),
+            "synaptic_operations": summary(self.arriving),
+            "dense_operations": summary(self.dense),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class CountedRun:
+    """Activity of a graph on data, in all and by layer."""
+
+    activity: Activity
+    layers: tuple[LayerActivity, ...]
+    outputs: npt.NDArray[Any]
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Layers without a spike in any sample."""
+        return tuple(layer.name for layer in self.layers if not layer.spikes.any())
+
+
+def summary(values: npt.NDArray[Any]) -> dict[str, float]:
+    """Mean and quantiles over samples."""
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+    return {
+        "mean": float(np.mean(values)),
+        "p5": float(low),
+        "median": float(middle),
+        "p95": float(high),
+    }
+
+
+def count_activity(
+    graph: Graph,
+    x: npt.ArrayLike,
+    demand: Demand,
+    placement: Placement,
+    profile: Profile,
+    *,
+    noise: Noise,
+    lengths: npt.ArrayLike | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> CountedRun:
+    """Run a graph and count.
+
+    Args:
+        graph: integer graph.
+        x: (sample, step, feature).
+        demand: of the graph (:func:`pspike_deploy.exporters.loihi.graph_demand.demand_of`).
+        placement: of its populations.
+        profile: the chip, for compartments of neurons.
+        noise: of the run.
+        lengths: true steps of every sample, (sample,); default: all steps.
+        progress: called with the samples that are done and with all.
+
+    Raises:
+        PspikeError: E-TARGET-UNSUPPORTED where the graph has no neuron groups; what the simulator
+            raises.
+    """
+    data = np.asarray(x)
+    partition = partition_for(graph)
+    samples, steps = data.shape[:2]
+    true = np.full(samples, steps) if lengths is None else np.asarray(lengths, np.int64)
+    tables = _Tables.of(graph, partition, demand, placement)
+    counter = _Counter(tables, placement, partition, true, steps)
+    size = max(1, CHUNK_VALUES // (steps * max(1, tables.recorded)))
+    outputs = []
+    for start in range(0, samples, size):
+        rows = slice(start, min(samples, start + size))
+        recorded = fixed_point.run(
+            graph,
+            data[rows],
+            noise=noise,
+            samples=np.arange(rows.start, rows.stop),
+            record=tuple(tables.bits),
+            lengths=true[rows],
+        )
+        counter.add(rows, recorded)
+        outputs.append(recorded.outputs)
+        progress(rows.stop, samples)
+    return CountedRun(
+        counter.activity(graph, demand, partition, profile),
+        counter.layers(demand),
+        np.concatenate(outputs),
+    )
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """A connection: where its spikes arrive.
+
+    ``synapses`` (source neuron, touched core): stored synapses; ``cores``: the touched cores.
+    ``lag``: steps from the source's step in the data to the chip's step of arrival.
+    """
+
+    target: str
+    connection: Connection
+    cores: npt.NDArray[np.int64]
+    synapses: npt.NDArray[np.float64]
+    lag: int
+    targets: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """What counting needs of a graph and its placement.
+
+    ``bits``: bits of a spike of every recorded node, 0 for binary ones; ``paths`` by source;
+    ``destinations`` by population (neuron, core): whether a spike goes there; ``lags``: steps from
+    the data to the chip, by recorded node; ``cores`` by population (neuron,): the core of each.
+    """
+
+    bits: Mapping[str, int]
+    paths: Mapping[str, tuple[_Path, ...]]
+    destinations: Mapping[str, npt.NDArray[np.bool_]]
+    lags: Mapping[str, int]
+    cores: Mapping[str, npt.NDArray[np.int64]]
+    hosts: frozenset[str]
+    recorded: int
+
+    @staticmethod
+    def of(graph: Graph, partition: Partition, demand: Demand, placement: Placement) -> _Tables:
+        groups = {group.name: group for group in partition.groups}
+        sizes = {**demand.host_sources, **{p.name: p.neurons for p in demand.populations}}
+        lags = {name: groups[name].latency for name in sizes}
+        paths: dict[str, list[_Path]] = {name: [] for name in sizes}
+        goes = {name: np.zeros((n, placement.cores), np.bool_) for name, n in sizes.items()}
+        for population in demand.populations:
+            for connection in population.connections:
+                path = _path(population.name, connection, placement, lags)
+                paths[connection.source].append(path)
+                goes[connection.source][:, path.cores] |= path.synapses > 0
+        cores = {p.name: np.zeros(p.neurons, np.int64) for p in demand.populations}
+        for piece in placement.pieces:
+            cores[piece.population][piece.start : piece.stop] = piece.core
+        return _Tables(
+            {name: _bits(graph, name) for name in sizes},
+            {name: tuple(found) for name, found in paths.items()},
+            goes,
+            lags,
+            cores,
+            frozenset(demand.host_sources),
+            sum(sizes.values()),
+        )
+
+
+def _path(
+    target: str, connection: Connection, placement: Placement, lags: Mapping[str, int]
+) -> _Path:
+    pieces = [piece for piece in placement.pieces if piece.population == target]
+    touched = sorted({piece.core for piece in pieces})
+    synapses = np.zeros((connection.pattern.sources, len(touched)))
+    for piece in pieces:
+        found, counts = connection.pattern.fan(piece.start, piece.stop)
+        synapses[found, touched.index(piece.core)] += counts
+    recurrent = connection.source == target
+    return _Path(
+        target,
+        connection,
+        np.array(touched, np.int64),
+        synapses,
+        lags[target] + recurrent,
+        connection.pattern.targets,
+    )
+
+
+def _bits(graph: Graph, name: str) -> int:
+    """Bits that a spike of a node carries."""
+    if graph.nodes[name].spikes:
+        return 0
+    stated = graph.semantics.quantization.get(name)
+    return 0 if stated is None else stated.output.bits
+
+
+# --- counting ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Counter:
+    tables: _Tables
+    placement: Placement
+    partition: Partition
+    lengths: Counts
+    steps: int
+    operations: Counts = field(init=False)
+    messages: Counts = field(init=False)
+    spikes: Counts = field(init=False)
+    injected: Counts = field(init=False)
+    hops: npt.NDArray[np.float64] = field(init=False)
+    bits: Counts = field(init=False)
+    by_layer: dict[str, dict[str, Counts]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        samples, steps = len(self.lengths), self.steps + self.partition.latency
+        shape = (samples, steps, self.placement.cores)
+        self.operations, self.messages, self.spikes = (np.zeros(shape, np.int64) for _ in range(3))
+        self.injected = np.zeros(shape[:2], np.int64)
+        self.hops = np.zeros((samples, 2))
+        self.bits = np.zeros(samples, np.int64)
+        self.by_layer = {
+            name: {kind: np.zeros(samples, np.int64) for kind in ("spikes", "arriving", "dense")}
+            for name in self.tables.bits
+        }
+
+    def add(self, rows: slice, recorded: Recording) -> None:
+        """Count a chunk of samples."""
+        running = np.arange(self.steps) < self.lengths[rows, None]
+        for name in self.tables.bits:
+            active = (recorded.values[name] != 0) & running[..., None]
+            spikes = active.sum(axis=(1, 2), dtype=np.int64)
+            self.by_layer[name]["spikes"][rows] = spikes
+            self.bits[rows] += spikes * self.tables.bits[name]
+            numbers = active.astype(np.float64)
+            self._synapses(rows, name, numbers)
+            if name in self.tables.hosts:
+                self._host(rows, name, numbers)
+            else:
+                self._messages(rows, name, numbers)
+
+    def _synapses(self, rows: slice, name: str, active: npt.NDArray[np.float64]) -> None:
+        for path in self.tables.paths[name]:
+            found = (active @ path.synapses).round().astype(np.int64)
+            kept = self._at(path.lag)
+            arrived = found[:, : kept.stop - kept.start]
+            self.operations[rows, kept, path.cores] += arrived  # type: ignore[index]
+            layer = self.by_layer[path.target]
+            layer["arriving"][rows] += arrived.sum(axis=(1, 2))
+            senders = active[:, : kept.stop - kept.start].sum(axis=(1, 2))
+            layer["dense"][rows] += (senders * path.targets).astype(np.int64)
+
+    def _at(self, lag: int) -> slice:
+        """Steps of the chip for values of the data's steps; behind its last, nothing is."""
+        return slice(lag, min(lag + self.steps, self.injected.shape[1]))
+
+    def _host(self, rows: slice, name: str, active: npt.NDArray[np.float64]) -> None:
+        each = self.tables.destinations[name].sum(axis=1)
+        self.injected[rows, : self.steps] += (active @ each).round().astype(np.int64)
+
+    def _messages(self, rows: slice, name: str, active: npt.NDArray[np.float64]) -> None:
+        goes, of = self.tables.destinations[name], self.tables.cores[name]
+        kept = self._at(self.tables.lags[name])
+        for core in np.unique(of):
+            here = np.nonzero(of == core)[0]
+            part = active[..., here]
+            self.spikes[rows, kept, core] += part.sum(axis=2).astype(np.int64)
+            sent = (part @ goes[here].sum(axis=1)).round().astype(np.int64)
+            self.messages[rows, kept, core] += sent
+            per_neuron = part.sum(axis=1)  # (sample, neuron)
+            receiving = per_neuron @ goes[here].astype(np.float64)  # (sample, core)
+            for row, counts in enumerate(receiving):
+                flows = np.zeros((self.placement.cores, self.placement.cores))
+                flows[core] = counts
+                self.hops[rows.start + row] += self.placement.hops(flows)
+
+    def activity(
+        self, graph: Graph, demand: Demand, partition: Partition, profile: Profile
+    ) -> Activity:
+        """Everything that was counted."""
+        per_neuron = {
+            p.name: (compartments_per_neuron(p, profile), _draws(graph, partition, p.name))
+            for p in demand.populations
+        }
+        states = {p.name: p.state_words for p in demand.populations}
+        initial = 0
+        compartments, draws, words = (np.zeros(self.placement.cores, np.int64) for _ in range(3))
+        for piece in self.placement.pieces:
+            size = piece.stop - piece.start
+            compartments[piece.core] += size * per_neuron[piece.population][0]
+            draws[piece.core] += size * per_neuron[piece.population][1][0]
+            initial += size * per_neuron[piece.population][1][1]
+            words[piece.core] += size * states[piece.population]
+        return Activity(
+            synaptic_operations=self.operations,
+            messages=self.messages,
+            spikes=self.spikes,
+            compartments=compartments,
+            draws=draws,
+            state_words=words,
+            lengths=self.lengths + partition.latency,
+            injected=self.injected,
+            hops_east_west=self.hops[:, 0],
+            hops_north_south=self.hops[:, 1],
+            spike_bits=self.bits,
+            dense_operations=sum(
+                (found["dense"] for found in self.by_layer.values()), np.zeros_like(self.bits)
+            ),
+            resets=1,
+            tiles=self.placement.tiles,
+            chips=self.placement.chips,
+            host_every_step=bool(demand.host_sources),
+            mapping=self.placement.source,
+            initial_draws=initial,
+        )
+
+    def layers(self, demand: Demand) -> tuple[LayerActivity, ...]:
+        """Every population, and the host's input first."""
+        return tuple(self._layer(name, demand) for name in self.tables.bits)
+
+    def _layer(self, name: str, demand: Demand) -> LayerActivity:
+        neurons = (
+            demand.host_sources[name] if name in self.tables.hosts else demand.by_name[name].neurons
+        )
+        stored = sum(_stored(c) for c in _connections(demand, name))
+        found = self.by_layer[name]
+        return LayerActivity(
+            name,
+            neurons,
+            self.tables.bits[name] > 0,
+            found["spikes"],
+            found["arriving"],
+            found["dense"],
+            stored,
+            self.lengths * neurons,
+        )
+
+
+def _connections(demand: Demand, name: str) -> Iterator[Connection]:
+    if name in demand.by_name:
+        yield from demand.by_name[name].connections
+
+
+def _stored(connection: Connection) -> int:
+    return int(connection.pattern.fan(0, connection.pattern.targets)[1].sum())
+
+
+def _draws(graph: Graph, partition: Partition, population: str) -> tuple[int, int]:
+    """Random numbers that a neuron of a population draws in every step, and at the start."""
+    (group,) = (group for group in partition.groups if group.name == population)
+    nodes = [graph.nodes[name] for name in group.nodes]
+    one, two = (
+        sum(node.draws(steps) for node in nodes if node.noise_site is not None) for steps in (1, 2)
+    )
+    return two - one, one - (two - one)

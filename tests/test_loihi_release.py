@@ -1,0 +1,73 @@
+"""Every network of the zoo, and the authors' SiLIF network, exported toward Loihi end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pspike_deploy.exporters.loihi.export import LAYERS, MAPPING
+from pspike_deploy.exporters.loihi.neuron_programs import ARRAYS, DOCUMENT
+from pspike_deploy.loihi_stage import FOLDER, HANDOVER
+from pspike_deploy.models.spoken_digits import write_spikes
+from pspike_deploy.options import ExportOptions
+from pspike_deploy.pipeline import export_network
+
+ZOO = Path(__file__).parent.parent / "models" / "zoo"
+SHARED = Path(os.environ.get("PSPIKE_SHARED", "absent"))
+
+pytestmark = [pytest.mark.release, pytest.mark.lava]
+needs_data = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="PSPIKE_SHARED names no folder with data sets and originals"
+)
+
+
+def data_of(name: str, folder: Path) -> Path | None:
+    """What ``--data`` takes for a network whose data set is not packaged."""
+    if "mnist" in name:
+        with np.load(SHARED / "data/mnist.npz") as file:
+            few = {"train": 256, "test": 64}
+            arrays = {
+                f"{part}_{kind}": file[f"{part}_{kind}"][:count]
+                for part, count in few.items()
+                for kind in ("images", "labels")
+            }
+        np.savez(folder / "mnist.npz", **arrays)
+        return folder / "mnist.npz"
+    if "spoken" in name:
+        write_spikes(SHARED / "data/fsdd.npz", folder / "spikes.npz", part="test")
+        return folder / "spikes.npz"
+    return None
+
+
+def check_export(model: Path, data: Path | None, out: Path) -> dict[str, object]:
+    """Export; every artefact stands there, Lava is bit-exact, the verdict equivalent."""
+    options = ExportOptions(model, "loihi", out, data, draws=1, lava_samples=1)
+    summary = export_network(options).summary
+    for name in (HANDOVER, MAPPING, DOCUMENT, ARRAYS, LAYERS):
+        assert (out / FOLDER / name).is_file(), name
+    assert summary["lava"]["bit_exact"]
+    assert summary["verification"]["verdict"] == "equivalent"
+    facts: dict[str, object] = json.loads(json.dumps(summary["loihi"]))
+    assert facts["fits"]
+    assert facts["without_program"] == []
+    return facts
+
+
+@needs_data
+@pytest.mark.parametrize("name", sorted(path.stem for path in ZOO.glob("*.pt")))
+def test_every_network_of_the_zoo_is_exported(name: str, tmp_path: Path) -> None:
+    facts = check_export(ZOO / f"{name}.pt", data_of(name, tmp_path), tmp_path / "out")
+    assert facts["chips"] == 1
+
+
+@needs_data
+def test_the_network_of_the_silif_authors_is_exported(tmp_path: Path) -> None:
+    originals = SHARED / "oracles/silif"
+    with np.load(originals / "ssc_silif_512_trace.npz") as trace:
+        np.savez(tmp_path / "spikes.npz", x=trace["x"])
+    facts = check_export(originals / "ssc_silif_512.pth", tmp_path / "spikes.npz", tmp_path / "out")
+    assert (facts["cores"], facts["bottleneck"]) == (8, "synaptic_words")
