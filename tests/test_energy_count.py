@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pspike_deploy.energy.count import CountedRun, count_activity
+from pspike_deploy.energy.count import CountedRun, count_activity, count_recording
 from pspike_deploy.energy.placement import (
     Piece,
     Placement,
@@ -17,6 +17,7 @@ from pspike_deploy.energy.placement import (
     compartments_per_neuron,
     placement_of,
 )
+from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
 from pspike_deploy.exporters.loihi.demand import Demand
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
@@ -163,6 +164,26 @@ def test_what_comes_after_the_end_of_a_padded_sample_is_not_counted() -> None:
         padded.synaptic_operations[0].sum(), short.synaptic_operations[0].sum()
     )
     assert padded.lengths.tolist() == [short.lengths[0], padded.steps]
+
+
+def test_a_recording_of_the_graph_counts_like_a_run() -> None:
+    rng = np.random.default_rng(8)
+    graph, x = small_integer_graph(rng, blocks=2), small_input(rng, 3, 7)
+    demand = demand_of(graph, partition_for(graph), LOIHI2)
+    placement = split_over_cores(demand, 2)
+    recording = fixed_point.run(graph, x, noise=NOISE)
+    ran, read = (
+        counted(graph, x, placement).activity,
+        count_recording(graph, recording, demand, placement, LOIHI2).activity,
+    )
+    np.testing.assert_array_equal(ran.synaptic_operations, read.synaptic_operations)
+    np.testing.assert_array_equal(ran.messages, read.messages)
+    some = recording.only(list(recording.values)[:2])
+    with pytest.raises(PspikeError, match="not recorded"):
+        count_recording(graph, some, demand, placement, LOIHI2)
+    other = small_integer_graph(rng, blocks=2)
+    with pytest.raises(PspikeError, match="another graph"):
+        count_recording(other, recording, demand, placement, LOIHI2)
 
 
 def test_a_mapping_gives_the_cores_and_without_one_they_are_filled_by_compartments() -> None:

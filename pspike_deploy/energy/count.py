@@ -6,7 +6,7 @@ are placed at the step in which the chip computes them: a layer behind n synapse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.energy.activity import Activity, Counts
+from pspike_deploy.energy.paths import CountingTables
 from pspike_deploy.energy.placement import Placement, compartments_per_neuron
+from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
 from pspike_deploy.exporters.lava.groups import Partition
 from pspike_deploy.exporters.loihi.demand import Connection, Demand
@@ -125,12 +127,10 @@ def count_activity(
             raises.
     """
     data = np.asarray(x)
-    partition = partition_for(graph)
     samples, steps = data.shape[:2]
     true = np.full(samples, steps) if lengths is None else np.asarray(lengths, np.int64)
-    tables = _Tables.of(graph, partition, demand, placement)
-    counter = _Counter(tables, placement, partition, true, steps)
-    size = max(1, CHUNK_VALUES // (steps * max(1, tables.recorded)))
+    counter = _Counter.of(graph, demand, placement, true, steps)
+    size = max(1, CHUNK_VALUES // (steps * max(1, counter.tables.recorded)))
     outputs = []
     for start in range(0, samples, size):
         rows = slice(start, min(samples, start + size))
@@ -139,107 +139,36 @@ def count_activity(
             data[rows],
             noise=noise,
             samples=np.arange(rows.start, rows.stop),
-            record=tuple(tables.bits),
+            record=tuple(counter.tables.bits),
             lengths=true[rows],
         )
         counter.add(rows, recorded)
         outputs.append(recorded.outputs)
         progress(rows.stop, samples)
-    return CountedRun(
-        counter.activity(graph, demand, partition, profile),
-        counter.layers(demand),
-        np.concatenate(outputs),
-    )
+    return counter.result(graph, demand, profile, np.concatenate(outputs))
 
 
-# --- tables --------------------------------------------------------------------------------------
+def count_recording(
+    graph: Graph, recording: Recording, demand: Demand, placement: Placement, profile: Profile
+) -> CountedRun:
+    """Count what was recorded; arguments as for :func:`count_activity`.
 
-
-@dataclass(frozen=True, eq=False)
-class _Path:
-    """A connection: where its spikes arrive.
-
-    ``synapses`` (source neuron, touched core): stored synapses; ``cores``: the touched cores.
-    ``lag``: steps from the source's step in the data to the chip's step of arrival.
+    Raises:
+        PspikeError: E-USAGE where the recording is of another graph or lacks a neuron group.
     """
-
-    target: str
-    connection: Connection
-    cores: npt.NDArray[np.int64]
-    synapses: npt.NDArray[np.float64]
-    lag: int
-    targets: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Tables:
-    """What counting needs of a graph and its placement.
-
-    ``bits``: bits of a spike of every recorded node, 0 for binary ones; ``paths`` by source;
-    ``destinations`` by population (neuron, core): whether a spike goes there; ``lags``: steps from
-    the data to the chip, by recorded node; ``cores`` by population (neuron,): the core of each.
-    """
-
-    bits: Mapping[str, int]
-    paths: Mapping[str, tuple[_Path, ...]]
-    destinations: Mapping[str, npt.NDArray[np.bool_]]
-    lags: Mapping[str, int]
-    cores: Mapping[str, npt.NDArray[np.int64]]
-    hosts: frozenset[str]
-    recorded: int
-
-    @staticmethod
-    def of(graph: Graph, partition: Partition, demand: Demand, placement: Placement) -> _Tables:
-        groups = {group.name: group for group in partition.groups}
-        sizes = {**demand.host_sources, **{p.name: p.neurons for p in demand.populations}}
-        lags = {name: groups[name].latency for name in sizes}
-        paths: dict[str, list[_Path]] = {name: [] for name in sizes}
-        goes = {name: np.zeros((n, placement.cores), np.bool_) for name, n in sizes.items()}
-        for population in demand.populations:
-            for connection in population.connections:
-                path = _path(population.name, connection, placement, lags)
-                paths[connection.source].append(path)
-                goes[connection.source][:, path.cores] |= path.synapses > 0
-        cores = {p.name: np.zeros(p.neurons, np.int64) for p in demand.populations}
-        for piece in placement.pieces:
-            cores[piece.population][piece.start : piece.stop] = piece.core
-        return _Tables(
-            {name: _bits(graph, name) for name in sizes},
-            {name: tuple(found) for name, found in paths.items()},
-            goes,
-            lags,
-            cores,
-            frozenset(demand.host_sources),
-            sum(sizes.values()),
+    needed = [*demand.host_sources, *demand.by_name]
+    lacking = [name for name in needed if name not in recording.values]
+    if lacking or recording.run.get("graph") != graph.digest:
+        raise PspikeError(
+            "E-USAGE",
+            "the recording does not tell what this graph did",
+            why=f"not recorded: {', '.join(lacking)}" if lacking else "it is of another graph",
+            fix="record all nodes of this integer graph: pspike simulate GRAPH --out recording.npz",
         )
-
-
-def _path(
-    target: str, connection: Connection, placement: Placement, lags: Mapping[str, int]
-) -> _Path:
-    pieces = [piece for piece in placement.pieces if piece.population == target]
-    touched = sorted({piece.core for piece in pieces})
-    synapses = np.zeros((connection.pattern.sources, len(touched)))
-    for piece in pieces:
-        found, counts = connection.pattern.fan(piece.start, piece.stop)
-        synapses[found, touched.index(piece.core)] += counts
-    recurrent = connection.source == target
-    return _Path(
-        target,
-        connection,
-        np.array(touched, np.int64),
-        synapses,
-        lags[target] + recurrent,
-        connection.pattern.targets,
-    )
-
-
-def _bits(graph: Graph, name: str) -> int:
-    """Bits that a spike of a node carries."""
-    if graph.nodes[name].spikes:
-        return 0
-    stated = graph.semantics.quantization.get(name)
-    return 0 if stated is None else stated.output.bits
+    samples, steps = recording.values[needed[0]].shape[:2]
+    counter = _Counter.of(graph, demand, placement, np.full(samples, steps), steps)
+    counter.add(slice(0, samples), recording)
+    return counter.result(graph, demand, profile, recording.outputs)
 
 
 # --- counting ------------------------------------------------------------------------------------
@@ -247,7 +176,7 @@ def _bits(graph: Graph, name: str) -> int:
 
 @dataclass
 class _Counter:
-    tables: _Tables
+    tables: CountingTables
     placement: Placement
     partition: Partition
     lengths: Counts
@@ -259,6 +188,15 @@ class _Counter:
     hops: npt.NDArray[np.float64] = field(init=False)
     bits: Counts = field(init=False)
     by_layer: dict[str, dict[str, Counts]] = field(init=False)
+
+    @staticmethod
+    def of(
+        graph: Graph, demand: Demand, placement: Placement, lengths: Counts, steps: int
+    ) -> _Counter:
+        """Nothing counted yet."""
+        partition = partition_for(graph)
+        tables = CountingTables.of(graph, partition, demand, placement)
+        return _Counter(tables, placement, partition, lengths, steps)
 
     def __post_init__(self) -> None:
         samples, steps = len(self.lengths), self.steps + self.partition.latency
@@ -322,10 +260,17 @@ class _Counter:
                 flows[core] = counts
                 self.hops[rows.start + row] += self.placement.hops(flows)
 
-    def activity(
-        self, graph: Graph, demand: Demand, partition: Partition, profile: Profile
-    ) -> Activity:
+    def result(
+        self, graph: Graph, demand: Demand, profile: Profile, outputs: npt.NDArray[Any]
+    ) -> CountedRun:
         """Everything that was counted."""
+        activity = self._activity(graph, demand, profile)
+        return CountedRun(
+            activity, tuple(self._layer(n, demand) for n in self.tables.bits), outputs
+        )
+
+    def _activity(self, graph: Graph, demand: Demand, profile: Profile) -> Activity:
+        partition = self.partition
         per_neuron = {
             p.name: (compartments_per_neuron(p, profile), _draws(graph, partition, p.name))
             for p in demand.populations
@@ -361,10 +306,6 @@ class _Counter:
             mapping=self.placement.source,
             initial_draws=initial,
         )
-
-    def layers(self, demand: Demand) -> tuple[LayerActivity, ...]:
-        """Every population, and the host's input first."""
-        return tuple(self._layer(name, demand) for name in self.tables.bits)
 
     def _layer(self, name: str, demand: Demand) -> LayerActivity:
         neurons = (
