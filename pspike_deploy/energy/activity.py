@@ -88,7 +88,7 @@ class Activity:
         if self.synaptic_operations.ndim != 3 or 0 in self.synaptic_operations.shape:
             raise ValueError("synaptic_operations are not (sample, step, core)")
         samples, steps, cores = self.synaptic_operations.shape
-        shapes = dict.fromkeys(PER_STEP, (samples, steps, cores))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(PER_STEP, (samples, steps, cores))
         shapes |= dict.fromkeys(PER_CORE, (cores,))
         shapes |= dict.fromkeys(PER_SAMPLE, (samples,)) | {"injected": (samples, steps)}
         for name, shape in shapes.items():

@@ -230,7 +230,7 @@ class _Counter:
             found = (active @ path.synapses).round().astype(np.int64)
             kept = self._at(path.lag)
             arrived = found[:, : kept.stop - kept.start]
-            self.operations[rows, kept, path.cores] += arrived  # type: ignore[index]
+            self.operations[rows, kept, path.cores] += arrived
             layer = self.by_layer[path.target]
             layer["arriving"][rows] += arrived.sum(axis=(1, 2))
             senders = active[:, : kept.stop - kept.start].sum(axis=(1, 2))
