@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from pspike_deploy.energy.count import CountedRun, count_activity, count_recording
+from pspike_deploy.energy.on_chip import activity_on, facts_of
 from pspike_deploy.energy.placement import (
     Piece,
     Placement,
@@ -224,3 +225,18 @@ def test_counts_that_do_not_fit_each_other_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"not|cannot|negative"):
             replace(found, **change)
+
+
+def test_a_network_that_a_chip_cannot_run_is_counted_on_assumed_cores_and_says_so() -> None:
+    rng = np.random.default_rng(9)
+    graph, x = small_integer_graph(rng, blocks=2), small_input(rng, 2, 6)
+    second, first = (activity_on(graph, profile, x, noise=NOISE) for profile in (LOIHI2, LOIHI1))
+    assert (second.label, second.run.activity.mapping) == ("mapped", "export")
+    assert first.label == "hypothetical: not mappable"
+    assert first.run.activity.mapping == "assumed"
+    assert any("draws no spike from a probability" in words for words in first.obstacles)
+    np.testing.assert_array_equal(
+        first.run.activity.synaptic_operations.sum(axis=(1, 2)),
+        second.run.activity.synaptic_operations.sum(axis=(1, 2)),
+    )
+    assert facts_of(first)["layers"][1]["spikes"] == facts_of(second)["layers"][1]["spikes"]
