@@ -38,6 +38,8 @@ ERROR_CODES: Final[dict[str, tuple[int, str]]] = {
     "E-NOISE": (EXIT_BAD_INPUT, "the noise is missing, has the wrong shape or too few bits"),
     "E-RECIPE": (EXIT_BAD_INPUT, "no training recipe has this name"),
     "E-DEVICE": (EXIT_BAD_INPUT, "the requested compute device is not available"),
+    "E-ENERGY-METER": (EXIT_BAD_INPUT, "no energy counter of this machine can be read"),
+    "E-ENERGY-WINDOW": (EXIT_BAD_INPUT, "an energy measurement has too few or too short windows"),
     "E-OUT-EXISTS": (EXIT_BAD_INPUT, "the output path exists already"),
     "E-OUT-UNWRITABLE": (EXIT_BAD_INPUT, "the output path cannot be written"),
     "E-OUT-DISK-FULL": (EXIT_BAD_INPUT, "the disk is full"),
