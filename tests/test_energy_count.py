@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pspike_deploy.energy.count import CountedRun, count_activity, count_recording
+from pspike_deploy.energy.count import Cores, CountedRun, count_activity, count_recording
 from pspike_deploy.energy.on_chip import activity_on, facts_of
 from pspike_deploy.energy.placement import (
     Piece,
@@ -50,7 +50,7 @@ def split_over_cores(demand: Demand, cores: int) -> Placement:
 def counted(graph: Graph, x: Array, placement: Placement | None = None) -> CountedRun:
     demand = demand_of(graph, partition_for(graph), LOIHI2)
     chosen = placement or split_over_cores(demand, 3)
-    return count_activity(graph, x, demand, chosen, LOIHI2, noise=NOISE)
+    return count_activity(graph, x, [Cores(demand, chosen, LOIHI2)], noise=NOISE)[0]
 
 
 def synapse(demand: Demand, target: str) -> dict[str, set[tuple[str, int, int]]]:
@@ -156,11 +156,9 @@ def test_what_comes_after_the_end_of_a_padded_sample_is_not_counted() -> None:
     rng = np.random.default_rng(5)
     graph, x = small_integer_graph(rng), small_input(rng, 2, 9)
     demand = demand_of(graph, partition_for(graph), LOIHI2)
-    placement = split_over_cores(demand, 2)
-    padded = count_activity(
-        graph, x, demand, placement, LOIHI2, noise=NOISE, lengths=[4, 9]
-    ).activity
-    short = count_activity(graph, x[:1, :4], demand, placement, LOIHI2, noise=NOISE).activity
+    cores = [Cores(demand, split_over_cores(demand, 2), LOIHI2)]
+    padded = count_activity(graph, x, cores, noise=NOISE, lengths=[4, 9])[0].activity
+    short = count_activity(graph, x[:1, :4], cores, noise=NOISE)[0].activity
     np.testing.assert_array_equal(
         padded.synaptic_operations[0].sum(), short.synaptic_operations[0].sum()
     )
@@ -172,19 +170,20 @@ def test_a_recording_of_the_graph_counts_like_a_run() -> None:
     graph, x = small_integer_graph(rng, blocks=2), small_input(rng, 3, 7)
     demand = demand_of(graph, partition_for(graph), LOIHI2)
     placement = split_over_cores(demand, 2)
+    cores = [Cores(demand, placement, LOIHI2)]
     recording = fixed_point.run(graph, x, noise=NOISE)
     ran, read = (
         counted(graph, x, placement).activity,
-        count_recording(graph, recording, demand, placement, LOIHI2).activity,
+        count_recording(graph, recording, cores)[0].activity,
     )
     np.testing.assert_array_equal(ran.synaptic_operations, read.synaptic_operations)
     np.testing.assert_array_equal(ran.messages, read.messages)
     some = recording.only(list(recording.values)[:2])
     with pytest.raises(PspikeError, match="not recorded"):
-        count_recording(graph, some, demand, placement, LOIHI2)
+        count_recording(graph, some, cores)
     other = small_integer_graph(rng, blocks=2)
     with pytest.raises(PspikeError, match="another graph"):
-        count_recording(other, recording, demand, placement, LOIHI2)
+        count_recording(other, recording, cores)
 
 
 def test_a_mapping_gives_the_cores_and_without_one_they_are_filled_by_compartments() -> None:
@@ -230,7 +229,7 @@ def test_counts_that_do_not_fit_each_other_are_refused() -> None:
 def test_a_network_that_a_chip_cannot_run_is_counted_on_assumed_cores_and_says_so() -> None:
     rng = np.random.default_rng(9)
     graph, x = small_integer_graph(rng, blocks=2), small_input(rng, 2, 6)
-    second, first = (activity_on(graph, profile, x, noise=NOISE) for profile in (LOIHI2, LOIHI1))
+    second, first = activity_on(graph, (LOIHI2, LOIHI1), x, noise=NOISE)
     assert (second.label, second.run.activity.mapping) == ("mapped", "export")
     assert first.label == "hypothetical: not mappable"
     assert first.run.activity.mapping == "assumed"

@@ -6,7 +6,7 @@ are placed at the step in which the chip computes them: a layer behind n synapse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -99,25 +99,36 @@ def summary(values: npt.NDArray[Any]) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Cores:
+    """Where a network is counted: its demand, its placement, and the chip.
+
+    Attributes:
+        demand: of the graph (:func:`pspike_deploy.exporters.loihi.graph_demand.demand_of`).
+        placement: of its populations.
+        profile: the chip, for compartments of neurons.
+    """
+
+    demand: Demand
+    placement: Placement
+    profile: Profile
+
+
 def count_activity(
     graph: Graph,
     x: npt.ArrayLike,
-    demand: Demand,
-    placement: Placement,
-    profile: Profile,
+    cores: Sequence[Cores],
     *,
     noise: Noise,
     lengths: npt.ArrayLike | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> CountedRun:
-    """Run a graph and count.
+) -> list[CountedRun]:
+    """Run a graph once, and count on every chip.
 
     Args:
         graph: integer graph.
         x: (sample, step, feature).
-        demand: of the graph (:func:`pspike_deploy.exporters.loihi.graph_demand.demand_of`).
-        placement: of its populations.
-        profile: the chip, for compartments of neurons.
+        cores: one for every chip.
         noise: of the run.
         lengths: true steps of every sample, (sample,); default: all steps.
         progress: called with the samples that are done and with all.
@@ -129,8 +140,10 @@ def count_activity(
     data = np.asarray(x)
     samples, steps = data.shape[:2]
     true = np.full(samples, steps) if lengths is None else np.asarray(lengths, np.int64)
-    counter = _Counter.of(graph, demand, placement, true, steps)
-    size = max(1, CHUNK_VALUES // (steps * max(1, counter.tables.recorded)))
+    counters = [_Counter.of(graph, each, true, steps) for each in cores]
+    names = sorted({name for counter in counters for name in counter.tables.bits})
+    width = max([1, *(counter.tables.recorded for counter in counters)])
+    size = max(1, CHUNK_VALUES // (steps * width))
     outputs = []
     for start in range(0, samples, size):
         rows = slice(start, min(samples, start + size))
@@ -139,24 +152,23 @@ def count_activity(
             data[rows],
             noise=noise,
             samples=np.arange(rows.start, rows.stop),
-            record=tuple(counter.tables.bits),
+            record=names,
             lengths=true[rows],
         )
-        counter.add(rows, recorded)
+        for counter in counters:
+            counter.add(rows, recorded)
         outputs.append(recorded.outputs)
         progress(rows.stop, samples)
-    return counter.result(graph, demand, profile, np.concatenate(outputs))
+    return [counter.result(graph, np.concatenate(outputs)) for counter in counters]
 
 
-def count_recording(
-    graph: Graph, recording: Recording, demand: Demand, placement: Placement, profile: Profile
-) -> CountedRun:
+def count_recording(graph: Graph, recording: Recording, cores: Sequence[Cores]) -> list[CountedRun]:
     """Count what was recorded; arguments as for :func:`count_activity`.
 
     Raises:
         PspikeError: E-USAGE where the recording is of another graph or lacks a neuron group.
     """
-    needed = [*demand.host_sources, *demand.by_name]
+    needed = sorted({n for c in cores for n in (*c.demand.host_sources, *c.demand.by_name)})
     lacking = [name for name in needed if name not in recording.values]
     if lacking or recording.run.get("graph") != graph.digest:
         raise PspikeError(
@@ -165,10 +177,13 @@ def count_recording(
             why=f"not recorded: {', '.join(lacking)}" if lacking else "it is of another graph",
             fix="record all nodes of this integer graph: pspike simulate GRAPH --out recording.npz",
         )
-    samples, steps = recording.values[needed[0]].shape[:2]
-    counter = _Counter.of(graph, demand, placement, np.full(samples, steps), steps)
-    counter.add(slice(0, samples), recording)
-    return counter.result(graph, demand, profile, recording.outputs)
+    found = []
+    for each in cores:
+        samples, steps = recording.values[needed[0]].shape[:2]
+        counter = _Counter.of(graph, each, np.full(samples, steps), steps)
+        counter.add(slice(0, samples), recording)
+        found.append(counter.result(graph, recording.outputs))
+    return found
 
 
 # --- counting ------------------------------------------------------------------------------------
@@ -177,7 +192,7 @@ def count_recording(
 @dataclass
 class _Counter:
     tables: CountingTables
-    placement: Placement
+    cores: Cores
     partition: Partition
     lengths: Counts
     steps: int
@@ -190,17 +205,15 @@ class _Counter:
     by_layer: dict[str, dict[str, Counts]] = field(init=False)
 
     @staticmethod
-    def of(
-        graph: Graph, demand: Demand, placement: Placement, lengths: Counts, steps: int
-    ) -> _Counter:
+    def of(graph: Graph, cores: Cores, lengths: Counts, steps: int) -> _Counter:
         """Nothing counted yet."""
         partition = partition_for(graph)
-        tables = CountingTables.of(graph, partition, demand, placement)
-        return _Counter(tables, placement, partition, lengths, steps)
+        tables = CountingTables.of(graph, partition, cores.demand, cores.placement)
+        return _Counter(tables, cores, partition, lengths, steps)
 
     def __post_init__(self) -> None:
         samples, steps = len(self.lengths), self.steps + self.partition.latency
-        shape = (samples, steps, self.placement.cores)
+        shape = (samples, steps, self.cores.placement.cores)
         self.operations, self.messages, self.spikes = (np.zeros(shape, np.int64) for _ in range(3))
         self.injected = np.zeros(shape[:2], np.int64)
         self.hops = np.zeros((samples, 2))
@@ -256,29 +269,26 @@ class _Counter:
             per_neuron = part.sum(axis=1)  # (sample, neuron)
             receiving = per_neuron @ goes[here].astype(np.float64)  # (sample, core)
             for row, counts in enumerate(receiving):
-                flows = np.zeros((self.placement.cores, self.placement.cores))
+                flows = np.zeros((self.cores.placement.cores, self.cores.placement.cores))
                 flows[core] = counts
-                self.hops[rows.start + row] += self.placement.hops(flows)
+                self.hops[rows.start + row] += self.cores.placement.hops(flows)
 
-    def result(
-        self, graph: Graph, demand: Demand, profile: Profile, outputs: npt.NDArray[Any]
-    ) -> CountedRun:
+    def result(self, graph: Graph, outputs: npt.NDArray[Any]) -> CountedRun:
         """Everything that was counted."""
-        activity = self._activity(graph, demand, profile)
-        return CountedRun(
-            activity, tuple(self._layer(n, demand) for n in self.tables.bits), outputs
-        )
+        layers = tuple(self._layer(name) for name in self.tables.bits)
+        return CountedRun(self._activity(graph), layers, outputs)
 
-    def _activity(self, graph: Graph, demand: Demand, profile: Profile) -> Activity:
-        partition = self.partition
+    def _activity(self, graph: Graph) -> Activity:
+        partition, placement = self.partition, self.cores.placement
+        demand, profile = self.cores.demand, self.cores.profile
         per_neuron = {
             p.name: (compartments_per_neuron(p, profile), _draws(graph, partition, p.name))
             for p in demand.populations
         }
         states = {p.name: p.state_words for p in demand.populations}
         initial = 0
-        compartments, draws, words = (np.zeros(self.placement.cores, np.int64) for _ in range(3))
-        for piece in self.placement.pieces:
+        compartments, draws, words = (np.zeros(placement.cores, np.int64) for _ in range(3))
+        for piece in placement.pieces:
             size = piece.stop - piece.start
             compartments[piece.core] += size * per_neuron[piece.population][0]
             draws[piece.core] += size * per_neuron[piece.population][1][0]
@@ -300,14 +310,15 @@ class _Counter:
                 (found["dense"] for found in self.by_layer.values()), np.zeros_like(self.bits)
             ),
             resets=1,
-            tiles=self.placement.tiles,
-            chips=self.placement.chips,
+            tiles=placement.tiles,
+            chips=placement.chips,
             host_every_step=bool(demand.host_sources),
-            mapping=self.placement.source,
+            mapping=placement.source,
             initial_draws=initial,
         )
 
-    def _layer(self, name: str, demand: Demand) -> LayerActivity:
+    def _layer(self, name: str) -> LayerActivity:
+        demand = self.cores.demand
         neurons = (
             demand.host_sources[name] if name in self.tables.hosts else demand.by_name[name].neurons
         )

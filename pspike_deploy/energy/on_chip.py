@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
-from pspike_deploy.energy.count import CountedRun, count_activity, count_recording
+from pspike_deploy.energy.count import (
+    Cores,
+    CountedRun,
+    count_activity,
+    count_recording,
+    summary,
+)
 from pspike_deploy.energy.placement import Placement, assumed_placement, placement_of
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
-from pspike_deploy.exporters.loihi.demand import Demand
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
 from pspike_deploy.exporters.loihi.mapping.mapper import map_network
 from pspike_deploy.exporters.loihi.rules import nodes_beyond
@@ -52,18 +57,18 @@ class OnChip:
 
 def activity_on(
     graph: Graph,
-    profile: Profile,
+    profiles: Sequence[Profile],
     x: npt.ArrayLike,
     *,
     noise: Noise,
     lengths: npt.ArrayLike | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> OnChip:
-    """Run an integer graph on data and count what it does on a chip's cores.
+) -> list[OnChip]:
+    """Run an integer graph on data and count what it does on the cores of chips.
 
     Args:
         graph: integer graph.
-        profile: the chip.
+        profiles: the chips.
         x: (sample, step, feature).
         noise: of the run.
         lengths: true steps of every sample, (sample,); default: all.
@@ -71,35 +76,42 @@ def activity_on(
 
     Raises:
         PspikeError: E-TARGET-UNSUPPORTED where the graph has no neuron groups, and what the
-            simulator raises. What the chip lacks is no error, see :attr:`OnChip.obstacles`.
+            simulator raises. What a chip lacks is no error, see :attr:`OnChip.obstacles`.
     """
-    demand, placement, obstacles = _placed(graph, profile)
-    run = count_activity(
-        graph, x, demand, placement, profile, noise=noise, lengths=lengths, progress=progress
-    )
-    return OnChip(profile.name, profile.title, placement, run, obstacles)
+    placed = [_placed(graph, profile) for profile in profiles]
+    cores = [each for each, _ in placed]
+    runs = count_activity(graph, x, cores, noise=noise, lengths=lengths, progress=progress)
+    return [_on_chip(*pair, run) for pair, run in zip(placed, runs, strict=True)]
 
 
-def recorded_activity_on(graph: Graph, profile: Profile, recording: Recording) -> OnChip:
+def recorded_activity_on(
+    graph: Graph, profiles: Sequence[Profile], recording: Recording
+) -> list[OnChip]:
     """The same of a recording of the graph.
 
     Raises:
         PspikeError: E-USAGE where it does not tell enough; as :func:`activity_on`.
     """
-    demand, placement, obstacles = _placed(graph, profile)
-    run = count_recording(graph, recording, demand, placement, profile)
-    return OnChip(profile.name, profile.title, placement, run, obstacles)
+    placed = [_placed(graph, profile) for profile in profiles]
+    runs = count_recording(graph, recording, [each for each, _ in placed])
+    return [_on_chip(*pair, run) for pair, run in zip(placed, runs, strict=True)]
 
 
-def _placed(graph: Graph, profile: Profile) -> tuple[Demand, Placement, tuple[str, ...]]:
+def _on_chip(cores: Cores, obstacles: tuple[str, ...], run: CountedRun) -> OnChip:
+    return OnChip(cores.profile.name, cores.profile.title, cores.placement, run, obstacles)
+
+
+def _placed(graph: Graph, profile: Profile) -> tuple[Cores, tuple[str, ...]]:
+    """The cores of a mapping; with every obstacle those that are assumed."""
     demand = demand_of(graph, partition_for(graph), profile)
     obstacles = [f"{finding.node}: {finding.why}" for finding in nodes_beyond(graph, profile)]
     if not obstacles:
         try:
-            return demand, placement_of(map_network(demand, profile), profile), ()
+            mapping = map_network(demand, profile)
+            return Cores(demand, placement_of(mapping, profile), profile), ()
         except PspikeError as error:
             obstacles = [error.why]
-    return demand, assumed_placement(demand, profile), tuple(obstacles)
+    return Cores(demand, assumed_placement(demand, profile), profile), tuple(obstacles)
 
 
 def facts_of(found: OnChip) -> dict[str, Any]:
@@ -118,4 +130,15 @@ def facts_of(found: OnChip) -> dict[str, Any]:
         "steps": activity.steps,
         "silent_layers": list(found.run.silent),
         "layers": [layer.to_dict() for layer in found.run.layers],
+        "per_core": [
+            {
+                "core": core,
+                "compartments": int(activity.compartments[core]),
+                "state_words": int(activity.state_words[core]),
+                "draws_per_step": int(activity.draws[core]),
+                "synaptic_operations": summary(activity.synaptic_operations[..., core].sum(axis=1)),
+                "messages": summary(activity.messages[..., core].sum(axis=1)),
+            }
+            for core in range(activity.cores)
+        ],
     }
