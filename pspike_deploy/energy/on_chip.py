@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from pspike_deploy.energy.activity import Activity
 from pspike_deploy.energy.count import (
     Cores,
     CountedRun,
@@ -39,6 +40,8 @@ class OnChip:
         title: name of the chip for people.
         placement: neurons on cores.
         run: the counts.
+        elsewhere: the same counts on assumed cores, to show what the mapping changes; None where
+            they are assumed already.
         obstacles: why the chip cannot run the network, a sentence each; empty where it can. The
             counts then stand on assumed cores, and every figure made of them is hypothetical.
     """
@@ -47,6 +50,7 @@ class OnChip:
     title: str
     placement: Placement
     run: CountedRun
+    elsewhere: Activity | None
     obstacles: tuple[str, ...]
 
     @property
@@ -79,9 +83,10 @@ def activity_on(
             simulator raises. What a chip lacks is no error, see :attr:`OnChip.obstacles`.
     """
     placed = [_placed(graph, profile) for profile in profiles]
-    cores = [each for each, _ in placed]
-    runs = count_activity(graph, x, cores, noise=noise, lengths=lengths, progress=progress)
-    return [_on_chip(*pair, run) for pair, run in zip(placed, runs, strict=True)]
+    runs = count_activity(
+        graph, x, _all_cores(placed), noise=noise, lengths=lengths, progress=progress
+    )
+    return _on_chips(placed, runs)
 
 
 def recorded_activity_on(
@@ -93,25 +98,47 @@ def recorded_activity_on(
         PspikeError: E-USAGE where it does not tell enough; as :func:`activity_on`.
     """
     placed = [_placed(graph, profile) for profile in profiles]
-    runs = count_recording(graph, recording, [each for each, _ in placed])
-    return [_on_chip(*pair, run) for pair, run in zip(placed, runs, strict=True)]
+    return _on_chips(placed, count_recording(graph, recording, _all_cores(placed)))
 
 
-def _on_chip(cores: Cores, obstacles: tuple[str, ...], run: CountedRun) -> OnChip:
-    return OnChip(cores.profile.name, cores.profile.title, cores.placement, run, obstacles)
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """Cores of a mapping where there is one, assumed ones, and what stands against the chip."""
+
+    mapped: Cores | None
+    assumed: Cores
+    obstacles: tuple[str, ...]
 
 
-def _placed(graph: Graph, profile: Profile) -> tuple[Cores, tuple[str, ...]]:
-    """The cores of a mapping; with every obstacle those that are assumed."""
+def _all_cores(placed: Sequence[_Placed]) -> list[Cores]:
+    return [c for each in placed for c in (each.mapped, each.assumed) if c is not None]
+
+
+def _on_chips(placed: Sequence[_Placed], runs: Sequence[CountedRun]) -> list[OnChip]:
+    """``runs``: in the order of :func:`_all_cores`."""
+    waiting, found = iter(runs), []
+    for each in placed:
+        cores, run, elsewhere = each.assumed, next(waiting), None
+        if each.mapped is not None:
+            cores, elsewhere = each.mapped, next(waiting).activity
+        profile = cores.profile
+        found.append(
+            OnChip(profile.name, profile.title, cores.placement, run, elsewhere, each.obstacles)
+        )
+    return found
+
+
+def _placed(graph: Graph, profile: Profile) -> _Placed:
     demand = demand_of(graph, partition_for(graph), profile)
+    assumed = Cores(demand, assumed_placement(demand, profile), profile)
     obstacles = [f"{finding.node}: {finding.why}" for finding in nodes_beyond(graph, profile)]
     if not obstacles:
         try:
             mapping = map_network(demand, profile)
-            return Cores(demand, placement_of(mapping, profile), profile), ()
+            return _Placed(Cores(demand, placement_of(mapping, profile), profile), assumed, ())
         except PspikeError as error:
             obstacles = [error.why]
-    return Cores(demand, assumed_placement(demand, profile), profile), tuple(obstacles)
+    return _Placed(None, assumed, tuple(obstacles))
 
 
 def facts_of(found: OnChip) -> dict[str, Any]:
