@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # it loads matplotlib, which only the report needs
 #: Name of the report in an artefact folder.
 REPORT: Final = "report.html"
 
+#: Document of an energy study there.
+ENERGY: Final = "energy.json"
+
 #: Recordings behind the figures, in the folder ``recordings``.
 FLOAT: Final = "float.npz"
 REPLAYED: Final = "replayed.npz"
@@ -124,6 +127,7 @@ def report_of(folder: Path) -> ReportData:
         quantization=_document(folder, "quantization.json") or None,
         accuracy=_part(summary, "accuracy"),
         lava=_part(summary, "lava"),
+        energy=_document(folder, ENERGY) or None,
         provenance=_provenance(summary, manifest),
         **_sides(summary),
     )

@@ -77,6 +77,7 @@ class ReportData:
         accuracy: shares of ``summary.json``: ``float``, ``integer`` (and ``lava``), each with
             ``_std``, the standard deviation over ``draws``; ``agreement``, ``samples``.
         lava: facts of ``summary.json`` about the run in Lava's CPU simulator.
+        energy: document of ``energy.json``.
         provenance: digests, versions and the like, by name.
         reference: what the reference is called.
         target: what is compared with it.
@@ -90,6 +91,7 @@ class ReportData:
     quantization: Document | None = None
     accuracy: Document | None = None
     lava: Document | None = None
+    energy: Document | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     reference: str = "float network"
     target: str = "integer network"

@@ -15,6 +15,8 @@ from markupsafe import Markup
 from pspike_deploy.atomic import write_file
 from pspike_deploy.report.html import tables
 from pspike_deploy.report.html.data import LayerSpikes, ReportData
+from pspike_deploy.report.html.energy_figures import energy_pictures
+from pspike_deploy.report.html.energy_section import energy_sentences, energy_tables
 from pspike_deploy.report.html.figures import Names, Picture, pictures
 from pspike_deploy.report.html.rasters import rasters
 from pspike_deploy.report.html.text import count
@@ -42,6 +44,7 @@ class Section:
         intro: a sentence below the heading, or nothing.
         lists: headings with sentences.
         tables: tables.
+        pictures: figures of the section as a whole.
         layers: layers with figures.
     """
 
@@ -50,10 +53,11 @@ class Section:
     intro: str = ""
     lists: tuple[tuple[str, tuple[str, ...]], ...] = ()
     tables: tuple[tables.Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     layers: tuple[LayerView, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.lists or self.tables or self.layers)
+        return bool(self.lists or self.tables or self.pictures or self.layers)
 
 
 def render(data: ReportData) -> str:
@@ -105,6 +109,14 @@ def _sections(data: ReportData) -> Iterator[Section]:
             tables.facts_table("Options", quantization.get("config") or {}),
         ),
     )
+    if data.energy:
+        yield Section(
+            "energy",
+            "Energy",
+            lists=tuple(energy_sentences(data.energy)),
+            tables=tuple(energy_tables(data.energy)),
+            pictures=tuple(energy_pictures(data.energy)),
+        )
     yield Section(
         "provenance",
         "Where this comes from",
