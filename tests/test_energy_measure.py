@@ -398,7 +398,7 @@ def test_without_a_meter_the_time_is_measured_and_the_power_assumed(machine: Mac
     assert board.device == "A100"
 
 
-def test_windows_that_differ_widen_the_assumed_energy() -> None:
+def test_windows_that_differ_are_reported_and_widen_the_assumed_energy() -> None:
     machine = Machine()
     rng = random.Random(0)
 
@@ -406,7 +406,10 @@ def test_windows_that_differ_widen_the_assumed_energy() -> None:
         machine.call_seconds = rng.uniform(0.1, 1.5)
         machine.call()
 
-    energy = measure(unsteady, meter=None, batch=1, clock=machine).assumed(draws=500)
+    found = measure(unsteady, meter=None, batch=1, clock=machine)
+    assert found.seconds.max() > 1.2 * found.seconds.min()
+    assert ["not alone" in warning for warning in found.warnings] == [True]
+    energy = found.assumed(draws=500)
     assert energy.seconds.max() > 1.05 * energy.seconds.min()
 
 

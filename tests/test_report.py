@@ -17,7 +17,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.report.html import LayerSpikes, ReportData, render, write_report
 from pspike_deploy.report.html.figures import Names, pictures
 from pspike_deploy.report.html.rasters import MARKS, rasters
-from pspike_deploy.report.html.text import number, percent
+from pspike_deploy.report.text import number, percent
 from pspike_deploy.verify.sampled.draws import SiteDraws
 
 NAMES = Names("float network", "integer network", "layer0")

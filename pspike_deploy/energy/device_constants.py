@@ -159,21 +159,25 @@ class Measured:
         return self.dynamic_power_W * self.seconds / self.batch
 
 
+#: Files of this module in ``constants/``.
+FILES: Final = ("gpu", "arithmetic")
+
+
 @cache
-def _data() -> Mapping[str, Any]:
-    text = (files("pspike_deploy.energy") / "constants" / "gpu.yaml").read_text("utf-8")
+def _data(file: str) -> Mapping[str, Any]:
+    text = (files("pspike_deploy.energy") / "constants" / f"{file}.yaml").read_text("utf-8")
     found: Mapping[str, Any] = yaml.safe_load(text)
     return found
 
 
 @cache
 def constants() -> Mapping[str, Constant]:
-    """Every constant by id, in the order of the file."""
-    found = [Constant.of(entry) for entry in _data()["constants"]]
+    """Every constant by id, in the order of the files."""
+    found = [Constant.of(entry) for file in FILES for entry in _data(file)["constants"]]
     return MappingProxyType({constant.id: constant for constant in found})
 
 
 @cache
 def measurements() -> Mapping[str, Measured]:
     """Published measurements by id."""
-    return MappingProxyType({m["id"]: Measured(**m) for m in _data()["measurements"]})
+    return MappingProxyType({m["id"]: Measured(**m) for m in _data("gpu")["measurements"]})

@@ -35,6 +35,8 @@ SHORTEST_WINDOW: Final = 5.0
 FEWEST_CALLS: Final = 10
 #: Counter and integrated power may disagree by this share before it is worth a warning.
 DISAGREEMENT: Final = 0.10
+#: Slowest and fastest window may differ by this factor before it is worth a warning.
+UNSTEADY: Final = 1.2
 #: Seconds between two readings of the power.
 SAMPLE_PERIOD: Final = 0.1
 #: A window begins at a random time within so many seconds of work, longer than a counter's period.
@@ -172,6 +174,29 @@ class Measurement:
             used,
         )
 
+    def estimate(self, *, seed: int = 0, draws: int = DRAWS) -> DeviceEstimate:
+        """What was measured as draws, each a resample of the windows; without a meter the power is
+        assumed, see :meth:`assumed`."""
+        if self.total is None or self.dynamic is None:
+            return self.assumed(seed=seed, draws=draws)
+        rng = np.random.default_rng([seed, len(self.seconds)])
+        picked = rng.integers(len(self.seconds), size=(draws, len(self.seconds)))
+        seconds, total, dynamic = (
+            values[picked].mean(axis=1) for values in (self.seconds, self.total, self.dynamic)
+        )
+        facts = {name: str(self.facts.get(name, "")) for name in ("device", "mode", "precision")}
+        return DeviceEstimate(
+            self.label,
+            facts["device"],
+            self.batch,
+            facts["mode"],
+            facts["precision"],
+            seconds,
+            total,
+            dynamic,
+            (),
+        )
+
     def with_warnings(self, warnings: Sequence[str]) -> Measurement:
         """The same with more warnings in front."""
         return replace(self, warnings=(*warnings, *self.warnings))
@@ -269,6 +294,7 @@ class _Bench:
             self.clock.sleep(plan.cool_down)
             idle.append(self.idle())
             self.cross_check(self.meter, [*windows, *idle])
+        self.check_steadiness(windows)
         facts |= running | {"plan": vars(plan).copy(), "cross_checked": self.cross_checked(windows)}
         return self.result(windows, idle, batch, facts)
 
@@ -320,6 +346,16 @@ class _Bench:
     def power(self) -> float | None:
         return None if self.meter is None else self.meter.power()
 
+    def check_steadiness(self, windows: list[_Window]) -> None:
+        """Warn where other work, heat or clocks made some windows much slower."""
+        times = [window.seconds / window.calls for window in windows]
+        factor = max(times) / min(times)
+        if factor > UNSTEADY:
+            self.warnings.append(
+                f"the slowest window took {factor:.2g} times as long per call as the fastest: "
+                "the device was not alone, or its clocks changed"
+            )
+
     def cross_checked(self, windows: list[_Window]) -> bool:
         return all(window.disagreement is not None for window in windows)
 
@@ -346,7 +382,17 @@ class _Bench:
         calls = np.array([window.calls for window in windows], np.int64)
         span = np.array([window.seconds for window in windows])
         if self.meter is None:
-            return Measurement(POWER_ASSUMED, batch, calls, span / calls, None, None, None, facts)
+            return Measurement(
+                POWER_ASSUMED,
+                batch,
+                calls,
+                span / calls,
+                None,
+                None,
+                None,
+                facts,
+                tuple(self.warnings),
+            )
         energy = np.array([window.energy or 0.0 for window in windows])
         rest = sum(w.energy or 0.0 for w in idle) / sum(w.seconds for w in idle)
         dynamic = (energy - rest * span) / (calls * batch)

@@ -7,6 +7,11 @@ enter a connection are -1, 0 or 1, multiply-accumulates (MACs) else; dense opera
 were zero; all per sample. The package decides between ACs and MACs anew in every forward pass, this
 module once per connection over the whole recording. State-space models and neuron dynamics are no
 connections there and are left out here; :mod:`pspike_deploy.energy.operations` has them.
+
+Compared with neurobench 2.3.0 and snntorch 1.0.0 on 6-10-4 networks: equal effective MACs and ACs,
+dense operations and both sparsities of LIF neurons on binary and on graded input, and with the
+footprint of a rectified network. The footprint of spiking networks differs by definition: the
+package adds the buffers of a framework, this module the states.
 """
 
 from __future__ import annotations
@@ -107,7 +112,7 @@ def metrics(graph: Graph, recording: Recording, x: npt.ArrayLike | None = None) 
             fix="record the graph that is counted",
         )
     values = dict(recording.values) | ({} if x is None else {graph.input_name: np.asarray(x)})
-    found = {}
+    found: dict[str, Connection] = {}
     for name in graph.order:
         node = graph.nodes[name]
         if _weights(node):

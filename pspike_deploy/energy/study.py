@@ -11,11 +11,23 @@ import numpy.typing as npt
 
 from pspike_deploy.energy import gpu, neurobench
 from pspike_deploy.energy.activity import Activity
+from pspike_deploy.energy.baselines import (
+    NOT_STATED,
+    TECHNOLOGIES,
+    Accuracy,
+    Baseline,
+    dense_float32,
+    dense_int8,
+    quantised_network,
+    sparse_float32,
+)
 from pspike_deploy.energy.chip_constants import CHIPS
 from pspike_deploy.energy.chip_energy import DRAWS, ChipEstimate, estimate, totals
 from pspike_deploy.energy.compare import MATCHING, Comparison, compare
+from pspike_deploy.energy.device_constants import constants
+from pspike_deploy.energy.measure import Measurement
 from pspike_deploy.energy.on_chip import OnChip, activity_on, facts_of, recorded_activity_on
-from pspike_deploy.energy.operations import Mode, Operations, operations
+from pspike_deploy.energy.operations import MODES, Mode, Operations, operations
 from pspike_deploy.energy.simple_models import simple_models
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
@@ -57,7 +69,7 @@ class StudyOptions:
 
     chips: tuple[str, ...] = CHIPS
     devices: tuple[str, ...] = DEVICES
-    modes: tuple[Mode, ...] = ("eager", "graph")
+    modes: tuple[Mode, ...] = MODES
     seed: int = 0
     draws: int = DRAWS
     throttled: bool = False
@@ -94,6 +106,8 @@ class Study:
         samples, steps: of the data.
         chips: by name.
         devices: every device, mode and batch, all of one number of draws.
+        measured: what was measured on this machine; its estimates are among the devices.
+        baselines: labelled proxies, operations times arithmetic.
         comparisons: of every chip and matching boundary with the devices.
         dense: what the network asks as a dense network, per sample.
         metrics: NeuroBench's.
@@ -106,10 +120,12 @@ class Study:
     steps: int
     chips: Mapping[str, ChipStudy]
     devices: tuple[gpu.DeviceEstimate, ...]
+    measured: tuple[Measurement, ...]
+    baselines: tuple[Baseline, ...]
     comparisons: tuple[Comparison, ...]
     dense: Operations
     metrics: neurobench.Metrics
-    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Accuracy] = field(default_factory=dict)
     options: StudyOptions = field(default_factory=StudyOptions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,11 +140,15 @@ class Study:
                 "samples": self.samples,
                 "steps": self.steps,
             },
-            "accuracy": dict(self.accuracy),
+            "accuracy": {
+                kind: str(self.accuracy.get(kind, NOT_STATED)) for kind in ("float", "integer")
+            },
             "seed": self.options.seed,
             "draws": self.options.draws,
             "chips": {name: found.to_dict() for name, found in self.chips.items()},
             "devices": [device.to_dict() for device in self.devices],
+            "measured": [found.to_dict() for found in self.measured],
+            "baselines": [found.to_dict() for found in self.baselines],
             "comparisons": [found.to_dict() for found in self.comparisons],
             "dense_network": {
                 "macs": self.dense.macs,
@@ -147,7 +167,7 @@ class Study:
         }
 
     def _lower_bounds(self) -> Iterator[gpu.LowerBound]:
-        known = gpu.constants()
+        known = constants()
         for name in gpu.PER_OPERATION:
             yield gpu.lower_bound(self.dense.macs, known[name])
 
@@ -160,7 +180,8 @@ def study(
     noise: Noise | None = None,
     lengths: npt.ArrayLike | None = None,
     dense: Graph | None = None,
-    accuracy: Mapping[str, Any] | None = None,
+    accuracy: Mapping[str, Accuracy] | None = None,
+    measured: Sequence[Measurement] = (),
     options: StudyOptions | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Study:
@@ -173,7 +194,9 @@ def study(
         noise: of the run; default ``Noise.philox(options.seed)``.
         lengths: true steps of every sample, (sample,).
         dense: the network that the GPU runs; default: the graph itself.
-        accuracy: shares to state beside the energies.
+        accuracy: of the networks by kind, ``float`` and ``integer``; what is not stated, is said.
+        measured: of the dense network on this machine
+            (:func:`~pspike_deploy.energy.reference_measurement.measure_reference`).
         options: chips, devices, draws.
         progress: called with the samples that are done and with all.
 
@@ -200,17 +223,23 @@ def study(
         samples, steps = next(iter(recording.values.values())).shape[:2]
     chips = {found.profile: _chip_study(found, chosen) for found in counted}
     asked = operations(dense or graph, steps, "eager")
-    devices = tuple(_devices(dense or graph, steps, chosen))
+    devices = (
+        *(found.estimate(seed=chosen.seed, draws=chosen.draws) for found in measured),
+        *_devices(dense or graph, steps, chosen),
+    )
+    stated = accuracy or {}
     return Study(
         graph,
         samples,
         steps,
         chips,
         devices,
+        tuple(measured),
+        tuple(_baselines(asked, metrics, stated)),
         tuple(_comparisons(chips, devices)),
         asked,
         metrics,
-        accuracy or {},
+        stated,
         chosen,
     )
 
@@ -263,6 +292,18 @@ def _devices(graph: Graph, steps: int, options: StudyOptions) -> Iterator[gpu.De
         last = operations(graph, steps, options.modes[-1])
         for batch in (1, gpu.batch_sizes(last, integers)[-1]):
             yield gpu.estimate(last, integers, batch)
+
+
+def _baselines(
+    asked: Operations, metrics: neurobench.Metrics, accuracy: Mapping[str, Accuracy]
+) -> Iterator[Baseline]:
+    """Proxies without memory or control. A step is new input, so one step codes a value."""
+    exact, rounded = accuracy.get("float"), accuracy.get("integer")
+    for technology in TECHNOLOGIES:
+        yield dense_float32(asked, technology, exact)
+        yield dense_int8(asked, technology, rounded)
+        yield sparse_float32(asked, metrics, technology, exact)
+        yield quantised_network(asked, 1, technology)
 
 
 def _comparisons(

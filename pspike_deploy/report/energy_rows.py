@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from pspike_deploy.report.energy_text import interval, plain, probability, quantity, ratio
-from pspike_deploy.report.html.text import MISSING
+from pspike_deploy.report.text import MISSING
 
 Document = Mapping[str, Any]
 
@@ -35,6 +35,7 @@ def chip_rows(document: Document) -> Iterator[tuple[str, ...]]:
     """(what, value of every chip) on energy and time."""
     chips = list(document["chips"].values())
     yield ("status", *(chip["label"] for chip in chips))
+    yield ("accuracy of the integers", *(document["accuracy"]["integer"] for _ in chips))
     yield ("cores", *(f"{c['cores']} on {c['chips']} chip(s), {c['mapping']}" for c in chips))
     for boundary, words in BOUNDARY_WORDS.items():
         found = [chip["energy_J"][boundary] for chip in chips]
@@ -100,6 +101,13 @@ def _ends(document: Document) -> Iterator[Document]:
         key = device["device"], device["mode"], device["precision"]
         if device["batch"] in (1, best[key]):
             yield device
+
+
+def baseline_rows(document: Document) -> Iterator[tuple[str, ...]]:
+    """(proxy, energy, accuracy, label)."""
+    for found in document["baselines"]:
+        energy = found["J_per_inference"]["a"][1]
+        yield found["name"], quantity(energy, "J"), found["accuracy"], found["label"]
 
 
 def comparison_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pspike_deploy.report.html.text import MISSING
+from pspike_deploy.report.text import MISSING
 
 #: Prefixes of J and s from the largest.
 _PREFIXES: Final = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))

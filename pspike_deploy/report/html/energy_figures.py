@@ -24,6 +24,7 @@ from pspike_deploy.report.html.svg import (
 
 #: Rows of a tornado at most.
 MOST_ROWS: Final = 8
+_LINES: Final[Mapping[str, str]] = {"eager": ":", "graph": "--", "sequence": "-"}
 #: Boundaries where there is little room.
 SHORT: Final[Mapping[str, str]] = {
     "operations": "(a) operations",
@@ -133,7 +134,7 @@ def _by_batch(document: Document) -> Picture:
             low, middle, high = (
                 np.array([d["total_J_per_inference"][i] for d in found]) for i in range(3)
             )
-            axes.plot(batches, middle, color=REFERENCE, ls="-" if mode == "graph" else ":")
+            axes.plot(batches, middle, color=REFERENCE, ls=_LINES.get(mode, "-"))
             axes.fill_between(batches, low, high, color=REFERENCE, alpha=0.12, lw=0)
             axes.annotate(f"{device}, {mode}", (batches[-1], middle[-1]), fontsize=6, color=INK)
         for chip in chips:

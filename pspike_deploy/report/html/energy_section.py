@@ -47,6 +47,11 @@ def energy_tables(document: Document) -> Iterator[Table]:
         ("chip", "boundary", "GPU", "run", "P(chip < GPU)", "chip takes"),
         rows.comparison_rows(document),
     )
+    yield _table(
+        "Arithmetic alone, for who compares by it",
+        ("network", "energy", "accuracy", "label"),
+        rows.baseline_rows(document),
+    )
     for chip in document["chips"].values():
         yield _table(
             f"What others would print for {chip['chip']}",

@@ -26,7 +26,7 @@ from pspike_deploy.report.html.svg import (
     drawing,
     inline_svg,
 )
-from pspike_deploy.report.html.text import number, ten_to
+from pspike_deploy.report.text import number, ten_to
 from pspike_deploy.verify.sampled.draws import FloatArray, Spikes
 
 #: Dots of a scatter at most.

@@ -19,8 +19,8 @@ from pspike_deploy.report.html.energy_figures import energy_pictures
 from pspike_deploy.report.html.energy_section import energy_sentences, energy_tables
 from pspike_deploy.report.html.figures import Names, Picture, pictures
 from pspike_deploy.report.html.rasters import rasters
-from pspike_deploy.report.html.text import count
 from pspike_deploy.report.html.verdict import headline, key_figures
+from pspike_deploy.report.text import count
 
 
 @dataclass(frozen=True)

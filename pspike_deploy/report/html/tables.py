@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pspike_deploy.report.html.data import Document
-from pspike_deploy.report.html.text import MISSING, count, listing, number, percent
+from pspike_deploy.report.text import MISSING, count, listing, number, percent
 
 
 @dataclass(frozen=True)

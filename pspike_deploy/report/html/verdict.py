@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pspike_deploy.report.html.data import Document, ReportData
-from pspike_deploy.report.html.text import count, number, percent
+from pspike_deploy.report.text import count, number, percent
 
 #: Word and sign of each verdict; the sign is there for who does not see the colour.
 _WORDS: Final = {
