@@ -78,6 +78,7 @@ docs: demo zoo-page
 	$(BIN)/python -m pspike_deploy.report.power_tables docs/verification.md
 	$(BIN)/python -m tests.report_picture build/digits/report.html docs/report.png
 	$(BIN)/python -m pspike_deploy.report.target_tables docs/targets.md
+	$(BIN)/python -m pspike_deploy.report.energy_page docs/energy.md
 	$(BIN)/python -m tests.format_tables
 	$(BIN)/python -m tests.diagonal_table
 	$(BIN)/python -m tests.noise_table
@@ -85,6 +86,7 @@ docs: demo zoo-page
 	$(BIN)/pspike sweep models/zoo/p_spikessm_digits.pt --ssm-states 16,12,8 --out build/sweep --quiet
 	$(BIN)/python -m pspike_deploy.report.sweep build/sweep docs/guides/sweep.md
 	$(if $(wildcard $(PSPIKE_SHARED)/data/fsdd.npz),$(BIN)/python -m tests.weights_table)
+	$(if $(wildcard $(PSPIKE_SHARED)/data/fsdd.npz),$(BIN)/python -m tests.energy_table)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 import typer
 
 from pspike_deploy.commands.card import card
+from pspike_deploy.commands.energy import energy
 from pspike_deploy.commands.export import export
 from pspike_deploy.commands.finetune import finetune
 from pspike_deploy.commands.look import check, inspect
@@ -52,6 +53,13 @@ COMMANDS: Final = (
         "          pspike compare quantized.nir chip.npz",
     ),
     (verify, "Example:  pspike verify models/zoo/p_spikessm_digits.pt"),
+    (
+        energy,
+        "\b\n"
+        "Example:  pspike energy models/zoo/p_spikessm_digits.pt\n"
+        "          pspike energy build/digits --gpu H100 --measure --batch 64\n"
+        "          pspike energy quantized.nir --data x.npz --profile loihi1 --out build/energy",
+    ),
     (replay, "Example:  pspike replay case.npz"),
     (report, "Example:  pspike report build/digits --out digits.html"),
     (train, "Example:  pspike train p_spikessm_digits --out ."),

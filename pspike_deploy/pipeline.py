@@ -19,6 +19,7 @@ import numpy as np
 
 from pspike_deploy import artefacts
 from pspike_deploy.data import ExportData
+from pspike_deploy.energy_stage import write_energy
 from pspike_deploy.errors import (
     EXIT_INCONCLUSIVE,
     EXIT_NEGATIVE,
@@ -147,6 +148,8 @@ class _Export:
         with self._stage("verify", "Comparing probabilities and samples"):
             verification = self._verify(graph, integer, data, target.replays, overflows)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
+        with self._stage("energy", "Counting activity, estimating energy"):
+            energy = self._energy(integer, graph, data, accuracy, folder)
         summary = {
             "network": self._network(facts, graph, integer),
             "warnings": facts.get("warnings", []),
@@ -156,6 +159,7 @@ class _Export:
             "calibration": data.calibration_source,
             "lava": target.lava,
             "loihi": target.loihi,
+            "energy": energy,
             "verification": _verification_summary(verification),
         }
         self._write_documents(folder, facts, data, summary, target)
@@ -182,6 +186,8 @@ class _Export:
         with self._stage("verify", "Comparing the integer backends"):
             verification = verify_integer(integer, data, self.options, target.replays, overflows)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
+        with self._stage("energy", "Counting activity, estimating energy"):
+            energy = self._energy(integer, integer, data, accuracy, folder)
         summary = {
             "network": {**self._network(facts, integer, integer), "integer_only": True},
             "warnings": facts.get("warnings", []),
@@ -191,6 +197,7 @@ class _Export:
             "calibration": "none: the network was integers already",
             "lava": target.lava,
             "loihi": target.loihi,
+            "energy": energy,
             "verification": _verification_summary(verification),
         }
         self._write_documents(folder, facts, data, summary, target)
@@ -334,6 +341,17 @@ class _Export:
             overflows=overflows,
             device=self.options.device,
         )
+
+    def _energy(
+        self,
+        integer: Graph,
+        dense: Graph,
+        data: ExportData,
+        accuracy: dict[str, Any],
+        folder: Path,
+    ) -> dict[str, Any]:
+        advance = self.watcher.advance
+        return write_energy(integer, dense, data, accuracy, self.options.seed, folder, advance)
 
     def _report(self, graph: Graph, integer: Graph, data: ExportData, folder: Path) -> None:
         record_excerpt(

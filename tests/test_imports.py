@@ -23,6 +23,7 @@ FLOORS = (
     ("foreign_recordings",),
     ("report", "artefacts", "data", "options", "golden", "nir_data"),
     ("sources", "verification", "folder_report", "integer_export", "lava_stage", "loihi_stage"),
+    ("energy_stage",),
     ("pipeline", "subjects"),
     ("api",),
     (
@@ -36,6 +37,7 @@ FLOORS = (
         "deployed_card",
         "comparing",
         "verify_files",
+        "energy_files",
     ),
     ("commands",),
     ("cli",),

@@ -118,7 +118,8 @@ def shares(activity: Activity, theta: Mapping[str, Numbers]) -> dict[str, float]
 
     Args:
         activity: counts.
-        theta: (draw,) s, of which the medians are taken.
+        theta: (draw,) s, of which the medians are taken; all 0 where the time was measured, which
+            gives no shares.
     """
     middle = {name: float(np.median(values)) for name, values in theta.items()}
     loads = np.stack(
@@ -137,4 +138,4 @@ def shares(activity: Activity, theta: Mapping[str, Numbers]) -> dict[str, float]
     steps = float(activity.lengths.sum())
     parts |= {name: middle[name] * steps for name in ("t_barrier", "t_x86")}
     whole = sum(parts.values())
-    return {name: part / whole for name, part in parts.items()}
+    return {name: part / whole for name, part in parts.items()} if whole else {}

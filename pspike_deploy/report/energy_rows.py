@@ -174,5 +174,7 @@ def _plain_interval(values: Any) -> str:
 
 
 def _bottleneck(chip: Document) -> str:
+    if not chip["time_shares"]:
+        return "not modelled: the time was measured"
     shares = sorted(chip["time_shares"].items(), key=lambda pair: -pair[1])[:_NAMED_TERMS]
     return ", ".join(f"{TIME_WORDS[name]} {share:.0%}" for name, share in shares if share >= 0.01)
