@@ -1,7 +1,7 @@
 """Energy of every network of the zoo, for the page on energy.
 
-``PSPIKE_SHARED=... python -m tests.energy_table`` writes the table (some minutes). PSPIKE_SHARED names
-the folder with the data sets that are not packaged.
+``PSPIKE_SHARED=... python -m tests.energy_table`` writes the table (some minutes). PSPIKE_SHARED
+names the folder with the data sets that are not packaged.
 """
 
 from __future__ import annotations
