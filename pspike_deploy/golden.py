@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import TwoStateNeuron
+from pspike_deploy.graph.nodes import RecurrentNeuron
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import fixed_point, reference
@@ -56,7 +56,7 @@ def require_unchanged(name: str, change: dict[str, Any], before: Recording, grap
 
     Where spikes act on the neuron that fired, a last place can move a spike, and that moves more.
     """
-    chaotic = any(isinstance(node, TwoStateNeuron) for node in graph.nodes.values())
+    chaotic = any(isinstance(node, RecurrentNeuron) for node in graph.nodes.values())
     if chaotic and 0 < change["spike_flips"] <= CHAOTIC_FLIPS * change["spikes_compared"]:
         return
     allowed = GOLDEN_TOLERANCE * max(1.0, float(np.abs(before.outputs).max()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import Linear, TwoStateNeuron
+from pspike_deploy.graph.nodes import Linear, RecurrentNeuron
 from pspike_deploy.simulators.faulty_nodes import DECAYS, rounding_shift
 
 #: Bits of the shift registers, and so the most noise bits that they can draw.
@@ -51,7 +51,7 @@ def _with_states(graph: Graph) -> tuple[str, ...]:
 
 
 def _membranes(graph: Graph) -> tuple[str, ...]:
-    return tuple(name for name in graph.order if isinstance(graph.nodes[name], TwoStateNeuron))
+    return tuple(name for name in graph.order if isinstance(graph.nodes[name], RecurrentNeuron))
 
 
 def _synapses(graph: Graph) -> tuple[str, ...]:
@@ -75,6 +75,6 @@ REGISTERED: Final = Kind(
     _registered,
 )
 STATES: Final = Kind("a node with states (an SSM, a neuron or an integrator)", _with_states)
-MEMBRANES: Final = Kind("a neuron with a threshold (TwoStateNeuron)", _membranes)
+MEMBRANES: Final = Kind("a neuron with a threshold (TwoStateNeuron, LoihiLIF)", _membranes)
 SYNAPSES: Final = Kind("a node with synapses (Linear)", _synapses)
 SCORES: Final = Kind("at least two outputs", _scores)

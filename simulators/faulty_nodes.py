@@ -19,6 +19,8 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
+    RecurrentNeuron,
     SecondOrderSSM,
     TwoStateNeuron,
 )
@@ -37,6 +39,7 @@ DECAYS: Final[dict[type[Node], str]] = {
     SecondOrderSSM: "a_zz",
     TwoStateNeuron: "a_uu",
     LeakyIntegrator: "decay",
+    LoihiLIF: "membrane_decay",
 }
 #: Share of state updates that leave a register of the width that is looked for: those outside of
 #: one and a half standard deviations.
@@ -81,7 +84,7 @@ def floored(probe: Probe) -> Planted:
 def other_tie(probe: Probe) -> Planted:
     """A membrane equal to its threshold fires where it should not, or the other way round."""
     node = probe.graph.nodes[probe.node]
-    assert isinstance(node, TwoStateNeuron)
+    assert isinstance(node, RecurrentNeuron)
     tie = "ge" if node.tie == "gt" else "gt"
     return _runs(_with_node(probe.node, tie=tie)), f"rule {tie} in the place of {node.tie}"
 

@@ -24,6 +24,7 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Multiply,
     Node,
@@ -305,6 +306,17 @@ def _(
         ),
     )
     run.count(name, overflows, tensors["state"].bits)
+    return spikes
+
+
+@node_output.register
+def _(
+    node: LoihiLIF, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    from pspike_deploy.simulators.loihi_kernels import loihi_lif
+
+    spikes, _, overflows = loihi_lif(node, formats, inputs[0], point, wrap=run.wraps)
+    run.count(name, overflows, formats.tensors["state"].bits)
     return spikes
 
 

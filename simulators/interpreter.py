@@ -22,7 +22,8 @@ from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import OVERFLOW_POLICIES
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording, finer_probabilities, overflow_facts
-from pspike_deploy.simulators import interpreter_neurons as interpreter_neurons  # registers nodes
+from pspike_deploy.simulators import interpreter_loihi as interpreter_loihi  # registers nodes
+from pspike_deploy.simulators import interpreter_neurons as interpreter_neurons
 from pspike_deploy.simulators import layerwise
 from pspike_deploy.simulators.interpreter_nodes import Machine, Unit, Vector, points_of, start
 from pspike_deploy.simulators.interpreter_noise import philox4x64 as philox4x64

@@ -30,6 +30,7 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Multiply,
     Node,
@@ -40,7 +41,7 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
-from pspike_deploy.simulators import layerwise
+from pspike_deploy.simulators import layerwise, loihi_reference
 from pspike_deploy.simulators.impulse_response import convolution_kernel
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -356,6 +357,12 @@ class _TwoState:
         for state in (self.w, self.r):
             self.magnitude = torch.maximum(self.magnitude, state.abs().max())
         return self.s
+
+
+@node_output.register
+def _(node: LoihiLIF, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
+    spikes, run.state_peaks[name] = loihi_reference.lif(node, inputs[0], run.tensor)
+    return spikes
 
 
 @node_output.register

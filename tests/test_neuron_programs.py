@@ -19,7 +19,7 @@ from pspike_deploy.exporters.loihi.neuron_programs import neuron_programs
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.instructions import instructions
 from pspike_deploy.graph.integer_steps import FUNCTIONS, STEPS, step_of
-from pspike_deploy.graph.nodes import Linear, TwoStateNeuron
+from pspike_deploy.graph.nodes import Linear, RecurrentNeuron
 from pspike_deploy.models.to_graph import to_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
@@ -29,6 +29,7 @@ from pspike_deploy.simulators import fixed_point
 from pspike_deploy.sources import load_data, load_model
 from tests import neuron_interpreter
 from tests.graphs import small_input, small_integer_graph
+from tests.loihi_neurons import float_graph, float_layer
 from tests.test_gated_unit import gated_graph
 from tests.test_two_state_deployment import STARTS
 from tests.test_two_state_networks import CONFIG, random_input, random_network
@@ -65,7 +66,7 @@ def interpreted(graph: Graph, x: Any, sample: int) -> dict[str, dict[str, Any]]:
         last = graph.nodes[program["group"]]
         recurrent = None
         if "r_in" in program["ports"]:
-            assert isinstance(last, TwoStateNeuron)
+            assert isinstance(last, RecurrentNeuron)
             recurrent = last.recurrent_weight.astype(np.int64)
         group = neuron_interpreter.Group(program, document["constants"]["k"], arrays)
         found |= group.run(ports, recurrent, SEED, sample)
@@ -125,6 +126,18 @@ def test_programs_of_two_state_neurons_give_every_integer(neuron: str, start: st
     graph = to_graph(random_network(config, scatter=0.05))
     x = random_input(config).numpy()
     assert_programs_compute_the_graph(quantize(graph, x), x, (0, 1))
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("tie", ["gt", "ge"])
+def test_programs_of_loihis_own_neurons_give_every_integer(tie: str, recurrent: bool) -> None:
+    rng = np.random.default_rng(3)
+    none = {"recurrent_weight": np.zeros((0, 0)), "recurrent_gain": np.zeros(0)}
+    graph = float_graph(rng, float_layer(rng, 12, tie=tie, **({} if recurrent else none)))
+    x = rng.poisson(0.6, (2, 30, 5)).astype(float)
+    integer = quantize(graph, x)
+    assert_programs_compute_the_graph(integer, x, (0, 1))
+    assert formulas_hold(integer) >= 4 + recurrent
 
 
 # --- the document ----------------------------------------------------------------------------

@@ -64,6 +64,9 @@ def to_dense(
         weight: integers -(2**(weight_bits-1) - 1) … 2**(weight_bits-1) - 1.
         weight_bits: 2 … 9.
         binary: whether binary spikes arrive, rather than graded ones.
+
+    Returns:
+        One connection; for 9 bits two, EXCITATORY and INHIBITORY.
     """
     message_bits = 0 if binary else PAYLOAD_BITS
     if weight_bits > WEIGHT_BITS:

@@ -33,9 +33,9 @@ from pspike_deploy.graph.nodes import (
     Node,
     Output,
     Quantize,
+    RecurrentNeuron,
     SoftmaxSum,
     Sum,
-    TwoStateNeuron,
 )
 
 SOURCE: Final = "source"
@@ -198,7 +198,7 @@ def _is_message(graph: Graph, name: str, host: set[str]) -> bool:
 
 
 def _is_recurrent(node: Node) -> bool:
-    return isinstance(node, TwoStateNeuron) and node.is_recurrent
+    return isinstance(node, RecurrentNeuron) and node.is_recurrent
 
 
 def _chain_to_continue(

@@ -13,7 +13,7 @@ from pspike_deploy.exporters.lava.dense import DenseSynapses, to_dense
 from pspike_deploy.exporters.lava.groups import GRADED_PORTS, Arrival, Group, Partition
 from pspike_deploy.exporters.lava.programs import program
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import Bernoulli, Linear, TwoStateNeuron
+from pspike_deploy.graph.nodes import Bernoulli, Linear, RecurrentNeuron
 from pspike_deploy.numerics.noise import InjectedNoise, Noise, PhiloxNoise
 
 FORMAT: Final = "pspike-lava-bundle"
@@ -116,7 +116,7 @@ def dense_synapses(graph: Graph, group: Group) -> tuple[DenseSynapses, ...]:
 def recurrent_synapses(graph: Graph, group: Group) -> tuple[DenseSynapses, ...]:
     """Arguments of every ``Dense`` from a group to itself."""
     node = graph.nodes[group.name]
-    assert isinstance(node, TwoStateNeuron)
+    assert isinstance(node, RecurrentNeuron)
     bits = graph.semantics.quantization[group.name].tensors["recurrent_weight"].bits
     return to_dense(node.recurrent_weight, bits, binary=True)
 

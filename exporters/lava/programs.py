@@ -18,6 +18,10 @@ import numpy.typing as npt
 
 from pspike_deploy.exporters.lava.groups import READOUT, SOURCE, Group
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.loihi_neurons import (
+    LOIHI_LIF_AMOUNTS,
+    LOIHI_LIF_DECAYS,
+)
 from pspike_deploy.graph.neurons import TWO_STATE_COEFFICIENTS, TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
@@ -26,6 +30,7 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Multiply,
     Node,
@@ -267,6 +272,19 @@ def _(node: TwoStateNeuron, place: Place) -> Operation:
         "tie": node.tie,
     }
     return Operation("TwoStateNeuron", settings, arrays, state_words=4)
+
+
+@to_operation.register
+def _(node: LoihiLIF, place: Place) -> Operation:
+    settings: dict[str, Any] = {f"{f}_shift": _shift(place.f(f)) for f in LOIHI_LIF_DECAYS}
+    arrays = {f: _integers(getattr(node, f)) for f in (*LOIHI_LIF_DECAYS, *LOIHI_LIF_AMOUNTS)}
+    arrays["input_gain"] = _integers(node.input_gain)
+    settings["input_gain_shift"] = _shift(place.f("input_gain") + place.f_in - place.f("state"))
+    if node.is_recurrent:
+        settings["recurrent_shift"] = _shift(place.f("recurrent_gain") - place.f("state"))
+        arrays["recurrent_gain"] = _integers(node.recurrent_gain)
+    settings |= {"state_bits": place.formats.tensors["state"].bits, "tie": node.tie}
+    return Operation("LoihiLIF", settings, arrays, state_words=4)
 
 
 @to_operation.register

@@ -17,6 +17,7 @@ from pspike_deploy.exporters.lava.groups import READOUT, Group, Partition
 from pspike_deploy.exporters.lava.programs import Operation, has_operation, operation_of
 from pspike_deploy.exporters.lava.refusals import Refusal
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_AMOUNTS, LOIHI_LIF_DECAYS
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import (
     ACTIVATION_KINDS,
@@ -28,10 +29,12 @@ from pspike_deploy.graph.nodes import (
     Input,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Multiply,
     Node,
     Output,
+    RecurrentNeuron,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -105,7 +108,7 @@ def _dense_problems(graph: Graph, name: str, largest: Mapping[str, int]) -> list
 
 def _recurrent_problems(graph: Graph, name: str) -> list[Refusal]:
     node = graph.nodes[name]
-    assert isinstance(node, TwoStateNeuron)
+    assert isinstance(node, RecurrentNeuron)
     bits = graph.semantics.quantization[name].tensors["recurrent_weight"].bits
     found = [
         *dense.weights_fit_register(name, node.recurrent_weight, bits),
@@ -151,7 +154,7 @@ def _shift_in_range(name: str, node: Node, key: str, value: int | list[int]) -> 
     """Shifts are at most 62; only those of ``half_up`` may be negative."""
     low, high = int(np.min(value)), int(np.max(value))
     rounds_up = isinstance(node, ChannelAffine | Bernoulli | MeanPool | Multiply)
-    rounds_up = rounds_up or key in ("start_shift", "recurrent_shift")
+    rounds_up = rounds_up or key in ("start_shift", "recurrent_shift", "input_gain_shift")
     least = -LONGEST_SHIFT if rounds_up else 0
     if low < least or high > LONGEST_SHIFT:
         yield Refusal(
@@ -246,6 +249,27 @@ def _(node: TwoStateNeuron, operation: Operation, graph: Graph, inputs: list[int
         row = int(np.abs(node.recurrent_weight.astype(np.int64)).sum(axis=1).max(initial=0))
         returned = row * peak["recurrent_gain"]
     return max(products + inputs[0] + amounts + returned, damping, spike)
+
+
+@largest_intermediate.register
+def _(node: LoihiLIF, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    state = 1 << (int(operation.settings["state_bits"]) - 1)
+    peak = {name: _peak(array) for name, array in operation.parameters.items()}
+    decayed = max(peak[name] for name in LOIHI_LIF_DECAYS) * state
+    amounts = sum(peak[name] for name in LOIHI_LIF_AMOUNTS)
+    gained = _gained(peak["input_gain"] * inputs[0], operation.settings["input_gain_shift"])
+    if node.is_recurrent:
+        row = int(np.abs(node.recurrent_weight.astype(np.int64)).sum(axis=1).max(initial=0))
+        returned = row * peak["recurrent_gain"]
+        gained += _gained(returned, operation.settings["recurrent_shift"])
+    return decayed + gained + amounts + 2 * state
+
+
+def _gained(product: int, shift: int | list[int]) -> int:
+    """Largest magnitude within ``half_up`` of a product."""
+    low, high = int(np.min(shift)), int(np.max(shift))
+    left, right = (min(LONGEST_SHIFT, max(0, bits)) for bits in (-low, high))
+    return (product << left) + (1 << right)
 
 
 @largest_intermediate.register

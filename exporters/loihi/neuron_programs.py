@@ -180,7 +180,10 @@ def _states(
     found = []
     for state, width in step.states.items():
         plain = state.removesuffix(f"[{MODE}]")
-        bits = int(operation.settings[width]) if width else noise_bits + 2
+        if isinstance(width, int):
+            bits = width
+        else:
+            bits = int(operation.settings[width]) if width else noise_bits + 2
         words = _modes(graph, name) if plain != state else 1
         found.append({"name": plain, "words": words, "bits": bits})
     return found

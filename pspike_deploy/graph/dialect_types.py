@@ -21,6 +21,7 @@ from pspike_deploy.graph.core_types import (
     shape_text,
 )
 from pspike_deploy.graph.layout import field_kind
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.node import Node
 from pspike_deploy.graph.nodes import NODE_TYPES
@@ -44,6 +45,11 @@ _PATTERNS: Final[dict[str, _Pattern]] = {
     "TwoStateNeuron": {
         **dict.fromkeys(TWO_STATE_VECTORS, _NEURONS),
         # As many as neurons, or none.
+        "recurrent_weight": ("synapses", "synapses"),
+        "recurrent_gain": ("synapses",),
+    },
+    "LoihiLIF": {
+        **dict.fromkeys(LOIHI_LIF_VECTORS, _NEURONS),
         "recurrent_weight": ("synapses", "synapses"),
         "recurrent_gain": ("synapses",),
     },
@@ -150,6 +156,10 @@ INTEGER_TYPES: Final[dict[str, IntegerRule]] = {
     "TwoStateNeuron": IntegerRule(
         "toward_zero",
         (*TWO_STATE_VECTORS, "recurrent_weight", "recurrent_gain", "state"),
+    ),
+    "LoihiLIF": IntegerRule(
+        "toward_zero",
+        (*LOIHI_LIF_VECTORS, "recurrent_weight", "recurrent_gain", "state"),
     ),
     "LeakyIntegrator": IntegerRule("toward_zero", ("decay", "state")),
     "SoftmaxSum": IntegerRule("half_up", ("table", "state")),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS
 
 #: Functions of expressions, with their meaning.
@@ -35,6 +36,9 @@ FUNCTIONS: Final[Mapping[str, str]] = {
 
 #: Bits of a random word; the noise integers are its upper ``k``.
 WORD_BITS: Final = 53
+
+#: Bits of a register that holds 0 or 1.
+SPIKE_BITS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ class IntegerStep:
 
     Attributes:
         statements: in order.
-        states: name of each state and the constant that holds the bits of its register; ``""``
-            where it is a spike. A name that ends in ``[mode]`` stands for one per mode.
+        states: name of each state and the constant that holds the bits of its register, or the
+            bits; ``""`` where it is a spike that starts as a fraction. A name that ends in
+            ``[mode]`` stands for one per mode.
         start: statements before the first step of a sample; all states are 0 before them.
         draws: noise integers.
         constants: formula of each constant that follows from binary points: ``f_in``, ``f_out``,
@@ -70,7 +75,7 @@ class IntegerStep:
     """
 
     statements: tuple[str, ...]
-    states: Mapping[str, str] = field(default_factory=dict)
+    states: Mapping[str, str | int] = field(default_factory=dict)
     start: tuple[str, ...] = ()
     draws: tuple[Draw, ...] = ()
     constants: Mapping[str, str] = field(default_factory=dict)
@@ -161,6 +166,33 @@ def _two_state(settings: Mapping[str, Any]) -> IntegerStep:
             **{f"{name}_shift": f"f_{name}" for name in fields},
             "point_shift": "f_state",
             **({"start_shift": "k - f_state"} if random else {}),
+            **({"recurrent_shift": "f_recurrent_gain - f_state"} if recurrent else {}),
+        },
+        inputs=("x", "r_in") if recurrent else ("x",),
+    )
+
+
+def _loihi_lif(settings: Mapping[str, Any]) -> IntegerStep:
+    recurrent = "recurrent_shift" in settings
+    sign = ">=" if settings["tie"] == "ge" else ">"
+    back = "returned = 0 if first else half_up(recurrent_gain * r_in, recurrent_shift)"
+    return IntegerStep(
+        (
+            *((back,) if recurrent else ()),
+            "drive = half_up(input_gain * x, input_gain_shift)" + " + returned" * recurrent,
+            "u = fit(toward_zero(current_decay * u, current_decay_shift) + drive, state_bits)",
+            "a = fit(toward_zero(adaptation_decay * a, adaptation_decay_shift) "
+            "- adaptation_jump * s, state_bits)",
+            "v = fit(toward_zero(membrane_decay * v, membrane_decay_shift) + u + a + bias, "
+            "state_bits)",
+            f"y = 1 if v {sign} threshold else 0",
+            "v = 0 if y else v",
+            "s = y",
+        ),
+        states={**dict.fromkeys("uav", "state_bits"), "s": SPIKE_BITS},
+        constants={
+            **{f"{name}_shift": f"f_{name}" for name in LOIHI_LIF_DECAYS},
+            "input_gain_shift": "f_input_gain + f_in - f_state",
             **({"recurrent_shift": "f_recurrent_gain - f_state"} if recurrent else {}),
         },
         inputs=("x", "r_in") if recurrent else ("x",),
@@ -264,5 +296,6 @@ STEPS: Final[dict[str, IntegerStep | StepOf]] = {
         inputs=("x1", "x2"),
     ),
     "TwoStateNeuron": _two_state,
+    "LoihiLIF": _loihi_lif,
     "LeakyIntegrator": _leaky_integrator,
 }

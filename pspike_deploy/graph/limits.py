@@ -13,11 +13,13 @@ import numpy as np
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS
 from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     DiagonalSSM,
     LeakyIntegrator,
+    LoihiLIF,
     MeanPool,
     Multiply,
     SecondOrderSSM,
@@ -34,7 +36,7 @@ PRODUCT_BITS: Final = 62
 
 _MULTIPLYING: Final = (
     *(ChannelAffine, Bernoulli, MeanPool, DiagonalSSM, Multiply),
-    *(TwoStateNeuron, LeakyIntegrator, SecondOrderSSM),
+    *(TwoStateNeuron, LoihiLIF, LeakyIntegrator, SecondOrderSSM),
 )
 
 
@@ -75,6 +77,13 @@ def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tu
         factors = max(form.bits for form in tensors.values()) + tensors["state"].bits
         gain = tensors.get("recurrent_gain", tensors["state"])
         shifts = gain.fractions() - tensors["state"].fractions()
+    elif isinstance(node, LoihiLIF):
+        factors = max(tensors[name].bits for name in LOIHI_LIF_DECAYS) + tensors["state"].bits
+        factors = max(factors, tensors["input_gain"].bits + source.bits)
+        shifts = tensors["input_gain"].fractions() + source.fractions()
+        if node.is_recurrent:
+            shifts = np.append(shifts, tensors["recurrent_gain"].fractions())
+        shifts = shifts - tensors["state"].fractions()
     elif isinstance(node, LeakyIntegrator):
         factors, shifts = tensors["decay"].bits + tensors["state"].bits, np.asarray(0)
     elif isinstance(node, SecondOrderSSM):

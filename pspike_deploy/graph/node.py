@@ -21,6 +21,8 @@ class Node:
     many_inputs: ClassVar[bool] = False
     #: Whether the input is added to states, so that in integers both share one binary point.
     integrates: ClassVar[bool] = False
+    #: Whether gains of its own bring the input to the binary point of its states.
+    scales_input: ClassVar[bool] = False
     #: Whether a step needs nothing of later steps; what does not stream runs offline only.
     streams: ClassVar[bool] = True
     #: Whether the output is a binary spike.

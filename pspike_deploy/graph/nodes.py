@@ -15,10 +15,11 @@ In an *integer* graph the same parameters hold integers; their binary points sta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
+from pspike_deploy.graph.loihi_neurons import LoihiLIF as LoihiLIF
 from pspike_deploy.graph.neurons import LeakyIntegrator as LeakyIntegrator
 from pspike_deploy.graph.neurons import SoftmaxSum as SoftmaxSum
 from pspike_deploy.graph.neurons import TwoStateNeuron as TwoStateNeuron
@@ -326,8 +327,12 @@ NODE_TYPES: dict[str, type[Node]] = {
         TwoStateNeuron,
         LeakyIntegrator,
         SoftmaxSum,
+        LoihiLIF,
     )
 }
+
+#: Neurons that can have synapses from their layer to itself.
+RecurrentNeuron: TypeAlias = TwoStateNeuron | LoihiLIF
 
 
 def parameter_count(node: Node) -> int:

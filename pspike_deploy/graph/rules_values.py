@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pspike_deploy.graph.core_types import lengths
 from pspike_deploy.graph.findings import FileView, Found, error, integer, is_text, shown, warning
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS
 from pspike_deploy.graph.neurons import INITIAL_STATES, ORDERS, RESETS, TIES
 from pspike_deploy.graph.nodes import ACTIVATION_KINDS, TABLED_KINDS
 from pspike_deploy.graph.rules_integer import real_values
@@ -106,6 +107,9 @@ def activation_table_fits(file: FileView) -> Found:
             yield node.path, f"table has {entries} entries in a float graph"
 
 
+#: Neurons with text fields, and those that can have synapses from their layer to itself.
+_OPTIONAL: Final = ("TwoStateNeuron", "LoihiLIF", "LeakyIntegrator")
+_RECURRENT: Final = ("TwoStateNeuron", "LoihiLIF")
 #: Allowed values of the text fields of neurons.
 _CHOICES: Final = {
     "order": ORDERS,
@@ -119,12 +123,22 @@ _CHOICES: Final = {
 def neuron_option_is_known(file: FileView) -> Found:
     """Order of updates, reset, tie and initial state of a neuron are known ones."""
     for node in file.nodes:
-        if node.type not in ("TwoStateNeuron", "LeakyIntegrator") or node.rule is None:
+        if node.type not in _OPTIONAL or node.rule is None:
             continue
         for field, known in _CHOICES.items():
             value = node.tree.get(field)
             if isinstance(value, str) and value not in known:
                 yield node.path, f"{field} {shown(value)}; known: {', '.join(known)}"
+
+
+@error(fix="store the share of a state that remains after a step")
+def loihi_decay_is_a_fraction(file: FileView) -> Found:
+    """What remains of the states of Loihi's neurons after a step is a share of them."""
+    for node in file.nodes:
+        for name in LOIHI_LIF_DECAYS if node.type == "LoihiLIF" and node.rule else ():
+            decay = real_values(file, node, name)
+            if (index := _broken(decay, lambda a: (a < 0) | (a > 1))) is not None:
+                yield node.path, f"{name} is not within 0 … 1{index}"
 
 
 @error(fix="store the kernel for the lags -L … L")
@@ -142,9 +156,9 @@ def convolution_has_a_centre(file: FileView) -> Found:
 def recurrent_synapses_join_the_layer_to_itself(file: FileView) -> Found:
     """Recurrent weights are (neurons, neurons), or absent."""
     for node in file.nodes:
-        if node.type != "TwoStateNeuron" or node.rule is None:
+        if node.type not in _RECURRENT or node.rule is None:
             continue
-        weight, vector = node.arrays.get("recurrent_weight"), node.arrays.get("a_uu")
+        weight, vector = node.arrays.get("recurrent_weight"), node.arrays.get("threshold")
         if weight is None or vector is None or weight.ndim != 2:
             continue
         if weight.size and weight.shape[0] != vector.size:

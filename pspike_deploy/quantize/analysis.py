@@ -168,7 +168,7 @@ def analyse(
             bound=bounds[name],
             observed=reached[name],
             measured=measured.nodes[name],
-            state=_state(report, name) if node.integrates else None,
+            state=_state(report, name) if node.integrates or node.scales_input else None,
             guard=node_guard_bits(integer, name),
         )
         for name, node in ((name, integer.nodes[name]) for name in integer.order)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
@@ -25,11 +26,13 @@ from pspike_deploy.graph.nodes import (
     Input,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Multiply,
     Node,
     Output,
     Quantize,
+    RecurrentNeuron,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -38,7 +41,12 @@ from pspike_deploy.graph.nodes import (
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
 from pspike_deploy.quantize.guard_bits import real_ssm
-from pspike_deploy.quantize.neuron_states import largest_state, oscillator_bounds, state_bounds
+from pspike_deploy.quantize.neuron_states import (
+    largest_state,
+    lif_bounds,
+    oscillator_bounds,
+    state_bounds,
+)
 from pspike_deploy.quantize.ranges import Interval, interval
 
 
@@ -206,14 +214,30 @@ def _(node: MeanPool, formats: NodeQuantization, inputs: list[Interval], steps: 
     return Bound(widened(step, 1.0, state), share_of(step.magnitude * steps, state))
 
 
-@bound_of.register
-def _(node: TwoStateNeuron, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
-    state = formats.tensors["state"]
-    real: dict[str, Any] = {
+def _real_fields(
+    node: RecurrentNeuron, formats: NodeQuantization, vectors: tuple[str, ...]
+) -> dict[str, Any]:
+    """The real numbers that the integers of a neuron stand for, by field."""
+    return {
         field: formats.tensors[field].to_real(getattr(node, field))
-        for field in (*TWO_STATE_VECTORS, "recurrent_weight", "recurrent_gain")
+        for field in (*vectors, "recurrent_weight", "recurrent_gain")
         if field in formats.tensors
     }
+
+
+@bound_of.register
+def _(node: LoihiLIF, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
+    state, real = formats.tensors["state"], _real_fields(node, formats, LOIHI_LIF_VECTORS)
+    # The gains of the input and of the recurrent sums round half a unit each.
+    unit = 2.0 ** -int(state.fractions())
+    largest = lif_bounds(replace(node, **real), inputs[0].per_neuron, unit)
+    width = len(node.threshold)
+    return Bound(Interval(np.zeros(width), np.ones(width)), share_of(float(largest.max()), state))
+
+
+@bound_of.register
+def _(node: TwoStateNeuron, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
+    state, real = formats.tensors["state"], _real_fields(node, formats, TWO_STATE_VECTORS)
     # Five roundings meet in a membrane: four products, and the recurrent current.
     bounds = state_bounds(
         replace(node, **real), inputs[0].per_neuron, 5 * 2.0 ** -int(state.fractions())

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_AMOUNTS
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS
 from pspike_deploy.graph.nodes import (
     Activation,
@@ -26,12 +27,13 @@ from pspike_deploy.graph.nodes import (
     Input,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Node,
     Output,
+    RecurrentNeuron,
     SoftmaxSum,
     Sum,
-    TwoStateNeuron,
 )
 from pspike_deploy.numerics.fixed_point import Format, fraction_bits_for
 from pspike_deploy.quantize.config import QuantConfig
@@ -181,8 +183,9 @@ def _most_fraction_bits(node: Node, config: QuantConfig, drive: float | None) ->
 
     ``drive``: largest input of an SSM that graded values drive.
     """
-    if isinstance(node, TwoStateNeuron):  # what is added to a state has the state's format
-        amounts = max(float(np.abs(getattr(node, n)).max()) for n in TWO_STATE_AMOUNTS)
+    if isinstance(node, RecurrentNeuron):  # what is added to a state has the state's format
+        added = LOIHI_LIF_AMOUNTS if isinstance(node, LoihiLIF) else TWO_STATE_AMOUNTS
+        amounts = max(float(np.abs(getattr(node, n)).max()) for n in added)
         return fraction_bits_for(amounts, config.state_bits, most=config.state_bits - 2)
     if isinstance(node, LeakyIntegrator):
         return config.state_bits - 2

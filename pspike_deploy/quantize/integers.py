@@ -22,6 +22,7 @@ from pspike_deploy.graph.nodes import (
     Input,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Multiply,
     Node,
@@ -158,7 +159,7 @@ class Quantizer:
         limit = 2.0 ** (ACCUMULATOR_BITS - 1 - ACCUMULATOR_HEADROOM)
         # What the accumulator holds besides the gain: the input's magnitude and the offset.
         with np.errstate(over="ignore", invalid="ignore"):
-            held = np.stack([np.abs(a) * self._integer_magnitude(source), np.abs(b) * 2.0**point])
+            held = np.stack([np.abs(a) * self.integer_magnitude(source), np.abs(b) * 2.0**point])
         self.require_finite(name, held)
         points = []
         for gain, magnitudes in zip(a, held.T, strict=True):
@@ -171,13 +172,13 @@ class Quantizer:
         stored = self.store(name, "a", a, form_a), self.store(name, "b", b, form_b)
         return *stored, {"a": form_a, "b": form_b}
 
-    def _integer_magnitude(self, source: str) -> float:
+    def integer_magnitude(self, source: str) -> float:
         """Largest integer that a node can send."""
         node = self.nodes[source]
         if isinstance(node, Linear):
             inner = self.source.sources(source)[0]
             weight = np.abs(node.weight.astype(np.int64)).sum(axis=1).max(initial=0)
-            return float(weight) * self._integer_magnitude(inner)
+            return float(weight) * self.integer_magnitude(inner)
         # A register never holds more than its width, however large the values could get.
         key = f"{source}_quantize" if source == self.source.input_name else source
         return float(self.formats[key].output.limit)
@@ -223,7 +224,7 @@ class Quantizer:
         self.unit[name] = self.weights[name].scale
         integers, form = self.store_weights(name, "weight")
         largest = np.abs(integers.astype(np.int64)).sum(axis=1).max(initial=0)
-        total = float(largest) * self._integer_magnitude(source)
+        total = float(largest) * self.integer_magnitude(source)
         width = 32 if total < 2**31 else ACCUMULATOR_BITS
         self.formats[name] = NodeQuantization(Format(width, point), {"weight": form}, "exact")
         return Linear(integers)
@@ -286,6 +287,10 @@ class Quantizer:
     @convert.register
     def _(self, node: TwoStateNeuron, name: str) -> Node:
         return neuron_integers.two_state(self, node, name)
+
+    @convert.register
+    def _(self, node: LoihiLIF, name: str) -> Node:
+        return neuron_integers.loihi_lif(self, node, name)
 
     @convert.register
     def _(self, node: LeakyIntegrator, name: str) -> Node:

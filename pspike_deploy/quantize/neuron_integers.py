@@ -1,6 +1,7 @@
 """Integer form of neurons with states: factors of 16 bits, everything else in state units.
 
-The input arrives in state units, too: the gain in front of the neuron carries it there.
+The input arrives in state units, too: the gain in front of the neuron carries it there, and in
+Loihi's own neurons a gain of theirs.
 """
 
 from __future__ import annotations
@@ -11,8 +12,19 @@ import numpy as np
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.limits import MOST_RIGHT_SHIFT
+from pspike_deploy.graph.loihi_neurons import (
+    LOIHI_DECAY_FORMAT,
+    LOIHI_LIF_AMOUNTS,
+    LOIHI_LIF_DECAYS,
+)
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
-from pspike_deploy.graph.nodes import LeakyIntegrator, SecondOrderSSM, TwoStateNeuron
+from pspike_deploy.graph.nodes import (
+    LeakyIntegrator,
+    LoihiLIF,
+    RecurrentNeuron,
+    SecondOrderSSM,
+    TwoStateNeuron,
+)
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format, fraction_bits_for
 from pspike_deploy.quantize.formats import SPIKE_FORMAT
@@ -50,6 +62,29 @@ def two_state(work: Quantizer, node: TwoStateNeuron, name: str) -> TwoStateNeuro
     return TwoStateNeuron(**arrays, **{option: getattr(node, option) for option in options})
 
 
+def loihi_lif(work: Quantizer, node: LoihiLIF, name: str) -> LoihiLIF:
+    """Integers of a layer of Loihi's neurons, decays of 12 bits; notes its formats."""
+    state = work.choices[name].format
+    work.require_fraction(name, int(state.fractions()), "neuron")
+    _require_resolution(node, name, state, work.config)
+    tensors = dict.fromkeys(LOIHI_LIF_DECAYS, LOIHI_DECAY_FORMAT)
+    tensors |= dict.fromkeys((*LOIHI_LIF_AMOUNTS, "state"), state)
+    source, point, unit = work.arriving(name)
+    gain = node.input_gain * unit
+    largest = np.full(len(gain), max(work.integer_magnitude(source), 1.0))
+    work.require_finite(name, gain * largest)
+    tensors["input_gain"] = _gain_format(work, gain, largest, state, point)
+    real: dict[str, Any] = dict(node.parameters()) | {"input_gain": gain}
+    arrays: dict[str, Any] = {
+        field: work.store(name, field, real[field], form)
+        for field, form in tensors.items()
+        if field != "state"
+    }
+    arrays |= _recurrent(work, node, name, tensors)
+    work.formats[name] = NodeQuantization(SPIKE_FORMAT, tensors, "toward_zero")
+    return LoihiLIF(**arrays, tie=node.tie)
+
+
 def leaky_integrator(work: Quantizer, node: LeakyIntegrator, name: str) -> LeakyIntegrator:
     """Integers of a leaky integrator; notes its formats."""
     state = work.choices[name].format
@@ -80,7 +115,7 @@ def _coefficient_format(work: Quantizer, values: Any) -> Format:
 
 
 def _recurrent(
-    work: Quantizer, node: TwoStateNeuron, name: str, tensors: dict[str, Format]
+    work: Quantizer, node: RecurrentNeuron, name: str, tensors: dict[str, Format]
 ) -> dict[str, Any]:
     """Weights and gain of the synapses from the layer to itself; adds their formats."""
     if not node.is_recurrent:
@@ -90,28 +125,33 @@ def _recurrent(
         gain = node.recurrent_gain * work.weights[name].scale
     work.require_finite(name, gain)
     largest = np.maximum(np.abs(stored.astype(np.int64)).sum(axis=1), 1)
-    room = 2.0 ** (ACCUMULATOR_BITS - 2) / largest
-    bits, target = work.config.coefficient_bits, int(tensors["state"].fractions())
-    points = tuple(
-        fraction_bits_for(
-            abs(g),
-            bits,
-            most=min(
-                MOST_RIGHT_SHIFT + target,
-                int(np.floor(np.log2(r / abs(g)))) if g else bits - 1,
-            ),
-        )
-        for g, r in zip(gain.tolist(), room.tolist(), strict=True)
-    )
-    tensors["recurrent_gain"] = Format(bits, points)
+    tensors["recurrent_gain"] = _gain_format(work, gain, largest, tensors["state"])
     return {
         "recurrent_weight": stored,
         "recurrent_gain": work.store(name, "recurrent_gain", gain, tensors["recurrent_gain"]),
     }
 
 
+def _gain_format(work: Quantizer, gain: Any, largest: Any, state: Format, point: int = 0) -> Format:
+    """Format of gains that bring integers up to ``largest``, (neurons,), to states.
+
+    ``point``: fraction bits of those integers.
+    """
+    room = 2.0 ** (ACCUMULATOR_BITS - 2) / largest
+    bits, most = work.config.coefficient_bits, MOST_RIGHT_SHIFT + int(state.fractions()) - point
+    points = tuple(
+        fraction_bits_for(
+            abs(g),
+            bits,
+            most=min(most, int(np.floor(np.log2(r / abs(g)))) if g else bits - 1),
+        )
+        for g, r in zip(gain.tolist(), room.tolist(), strict=True)
+    )
+    return Format(bits, points)
+
+
 def _require_resolution(
-    node: TwoStateNeuron, name: str, state: Format, config: QuantConfig
+    node: RecurrentNeuron, name: str, state: Format, config: QuantConfig
 ) -> None:
     """A threshold that rounds to zero would fire at rest."""
     lost = (node.threshold > 0) & (state.to_integer(node.threshold) == 0)

@@ -8,7 +8,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pspike_deploy.graph.nodes import LeakyIntegrator, Node, SecondOrderSSM, TwoStateNeuron
+from pspike_deploy.graph.nodes import (
+    LeakyIntegrator,
+    LoihiLIF,
+    Node,
+    SecondOrderSSM,
+    TwoStateNeuron,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -18,7 +24,7 @@ RESPONSE_STEPS: Final = 512
 
 @singledispatch
 def largest_state(node: Node, current: FloatArray) -> float:
-    """Bound on every state of a node that integrates its input; inf where there is none.
+    """Bound on every state of a node whose format holds states; inf where there is none.
 
     Args:
         node: neurons, in real numbers.
@@ -40,6 +46,32 @@ def _(node: SecondOrderSSM, current: FloatArray) -> float:
 @largest_state.register
 def _(node: TwoStateNeuron, current: FloatArray) -> float:
     return float(state_bounds(node, current).max(initial=0.0))
+
+
+@largest_state.register
+def _(node: LoihiLIF, current: FloatArray) -> float:
+    return float(lif_bounds(node, current).max(initial=0.0))
+
+
+def lif_bounds(node: LoihiLIF, current: FloatArray, rounding: float = 0.0) -> FloatArray:
+    """Bound on all states of each of Loihi's neurons, (neurons,); inf where it does not decay.
+
+    Products with decays round towards zero, and a reset makes the membrane smaller: neither adds
+    to a bound.
+
+    Args:
+        node: neurons, in real numbers.
+        current: largest |input| per neuron, recurrent synapses not included.
+        rounding: error that the gains may add in one step.
+    """
+    drive = np.abs(node.input_gain) * current + rounding
+    if node.is_recurrent:
+        returned = np.abs(node.recurrent_gain[:, None] * node.recurrent_weight)
+        drive = drive + returned.sum(axis=1)
+    u = geometric(np.abs(node.current_decay), drive)
+    a = geometric(np.abs(node.adaptation_decay), np.abs(node.adaptation_jump))
+    v = geometric(np.abs(node.membrane_decay), u + a + np.abs(node.bias))
+    return np.maximum(np.maximum(u, a), v)
 
 
 def geometric(decay: FloatArray, drive: FloatArray) -> FloatArray:

@@ -27,10 +27,12 @@ from pspike_deploy.graph.nodes import (
     Input,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Multiply,
     Node,
     Output,
+    RecurrentNeuron,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -91,14 +93,14 @@ def guaranteed(graph: Graph, input_range: Interval) -> dict[str, Interval]:
 
 
 def guaranteed_states(graph: Graph, outputs: Mapping[str, Interval]) -> dict[str, float]:
-    """Largest magnitude of the states of every node that has its input's binary point; may be inf.
+    """Largest magnitude of the states of every node whose format holds states; may be inf.
 
     ``outputs``: intervals of all nodes.
     """
     return {
         name: largest_state(node, outputs[graph.sources(name)[0]].per_neuron)
         for name, node in graph.nodes.items()
-        if node.integrates
+        if node.integrates or node.scales_input
     }
 
 
@@ -259,9 +261,10 @@ def _(node: Convolution, inputs: list[Interval]) -> Interval:
     return _driven(inputs[0], negative, positive)
 
 
-@interval.register
-def _(node: TwoStateNeuron, inputs: list[Interval]) -> Interval:
-    width = len(node.a_uu)
+@interval.register(TwoStateNeuron)
+@interval.register(LoihiLIF)
+def _(node: RecurrentNeuron, inputs: list[Interval]) -> Interval:
+    (width,) = node.input_shape
     return Interval(np.zeros(width), np.ones(width))
 
 

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import Bernoulli, ChannelAffine, Linear, TwoStateNeuron
+from pspike_deploy.graph.nodes import Bernoulli, ChannelAffine, Linear, RecurrentNeuron
 from pspike_deploy.numerics.fixed_point import Format
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
@@ -204,7 +204,7 @@ def quantised_synapses(
             if isinstance(graph.nodes[source], Linear):
                 unit = found[source].scale
             weight = node.weight.astype(np.float64)
-        elif isinstance(node, TwoStateNeuron) and node.is_recurrent:
+        elif isinstance(node, RecurrentNeuron) and node.is_recurrent:
             weight = node.recurrent_weight.astype(np.float64)
         else:
             continue
@@ -235,7 +235,7 @@ def input_moments(
     for name, node in graph.nodes.items():
         if isinstance(node, Linear):
             heard[name] = graph.sources(name)[0]
-        elif isinstance(node, TwoStateNeuron) and node.is_recurrent:
+        elif isinstance(node, RecurrentNeuron) and node.is_recurrent:
             heard[name] = name
     if not heard:
         return {}

@@ -27,6 +27,7 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     MeanPool,
     Multiply,
     Node,
@@ -52,6 +53,7 @@ EQUATIONS: Final[dict[type[Node], str]] = {
     Convolution: "y[t] = sum over lags l of kernel[l] * x[t - l] + D * x[t]",
     DiagonalSSM: "z[t] = A * z[t-1] + B * x[t]; y[t] = Re(sum of C * z[t]) + D * x[t]",
     LeakyIntegrator: "u[t] = decay * u[t-1] + x[t]; y[t] = u[t]",
+    LoihiLIF: "y[t] = 1 if v[t] > threshold",
     MeanPool: "y[t] = (x[0] + … + x[t]) / (t + 1)",
     SecondOrderSSM: "z[t] = a_zz * z[t-1] + a_zx * x[t-1] + u[t]; y[t] = x[t-1] + a_xz * z[t]",
     SoftmaxSum: "y[t] = softmax(x[0]) + … + softmax(x[t])",
@@ -208,6 +210,17 @@ def _(node: TwoStateNeuron, step: _Step) -> str:
     return (
         f"u - r {compared} threshold with u = {u}, threshold = {threshold}; after I = "
         f"{step.x[0][0]}: {states}; spike {step.y}"
+    )
+
+
+@integer_expression.register
+def _(node: LoihiLIF, step: _Step) -> str:
+    v, threshold = step.registers["v"], int(node.threshold[0])
+    states = ", ".join(f"{name} = {value}" for name, value in step.registers.items())
+    arriving = ", ".join(str(vector[0]) for vector in step.x)
+    return (
+        f"v {'>=' if node.tie == 'ge' else '>'} threshold with v = {v}, threshold = {threshold}; "
+        f"after x = {arriving}: {states}; spike {step.y}"
     )
 
 

@@ -24,7 +24,9 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import (
     NODE_TYPES,
     Linear,
+    LoihiLIF,
     Node,
+    RecurrentNeuron,
     SoftmaxSum,
     TwoStateNeuron,
 )
@@ -138,6 +140,8 @@ def replay_case(
         inputs = [source[:, neuron : neuron + 1] for source in inputs]
     if isinstance(node, TwoStateNeuron) and node.is_recurrent:
         inputs = [inputs[0] + _returned(graph, a, name, neuron, row, steps)]
+    if isinstance(node, LoihiLIF) and node.is_recurrent:
+        inputs.append(_returned_sums(graph, a, name, neuron, row, steps))
     arrays = {f"input/{number}": source for number, source in enumerate(inputs)}
     if node.noise_site is not None:
         arrays["uniforms"] = _uniforms(graph, a, node, divergence, noise)
@@ -218,16 +222,26 @@ def _returned(graph: Graph, a: Recording, name: str, neuron: int, row: int, step
     """What recurrent synapses bring one neuron at every step, (step, 1), from recorded spikes."""
     node, tensors = graph.nodes[name], graph.semantics.quantization[name].tensors
     assert isinstance(node, TwoStateNeuron)
-    if name not in a.values:
-        raise _not_replayable("the spikes of the recurrent layer were not recorded", name)
-    before = np.zeros((steps, node.a_uu.size), np.int64)
-    before[1:] = a.values[name][row, : steps - 1]
-    sums = before @ node.recurrent_weight[neuron].astype(np.int64)
+    sums = _returned_sums(graph, a, name, neuron, row, steps)[:, 0]
     gain_point = tensors["recurrent_gain"].fraction_bits
     point = gain_point[neuron] if isinstance(gain_point, tuple) else gain_point
     shift = point - int(tensors["state"].fractions())
     gain = int(node.recurrent_gain[neuron])
     return np.array([[half_up(gain * int(total), shift)] for total in sums], np.int64)
+
+
+def _returned_sums(
+    graph: Graph, a: Recording, name: str, neuron: int, row: int, steps: int
+) -> Array:
+    """Sums of the recurrent synapses of one neuron at every step, (step, 1)."""
+    node = graph.nodes[name]
+    assert isinstance(node, RecurrentNeuron)
+    if name not in a.values:
+        raise _not_replayable("the spikes of the recurrent layer were not recorded", name)
+    before = np.zeros((steps, len(node.recurrent_weight)), np.int64)
+    before[1:] = a.values[name][row, : steps - 1]
+    sums: Array = before @ node.recurrent_weight[neuron].astype(np.int64)
+    return sums[:, None]
 
 
 def _uniforms(graph: Graph, a: Recording, node: Node, at: Divergence, noise: Noise | None) -> Array:

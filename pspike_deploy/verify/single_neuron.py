@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Bernoulli,
@@ -15,6 +16,7 @@ from pspike_deploy.graph.nodes import (
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     Node,
     SecondOrderSSM,
     SoftmaxSum,
@@ -68,6 +70,15 @@ def _(node: TwoStateNeuron, neuron: int) -> Node:
         "recurrent_gain": np.zeros(0, "i2"),
     }
     return replace(node, **vectors, **none)
+
+
+@only_neuron.register
+def _(node: LoihiLIF, neuron: int) -> Node:
+    """Alone, a neuron has no synapses to its layer: the sum that they bring is a second input."""
+    here = slice(neuron, neuron + 1)
+    vectors: dict[str, Any] = {name: getattr(node, name)[here] for name in LOIHI_LIF_VECTORS}
+    vectors |= {"recurrent_weight": np.zeros((0, 0), "i1")}
+    return replace(node, **vectors, recurrent_gain=node.recurrent_gain[here])
 
 
 @only_neuron.register

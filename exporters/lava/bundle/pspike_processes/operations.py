@@ -181,6 +181,30 @@ def two_state(node, at, x, returned=None):
     return spikes
 
 
+def loihi_lif(node, at, x, returned=None):
+    """Loihi's neuron: states u, a, v and the last spike s; v is 0 where it fires.
+
+    ``returned``: sums of the recurrent synapses, which carry the spikes of the step before.
+    """
+    u, a, v, s = node.state
+
+    def register(name, values):
+        return node.fit(name, values, node.state_bits, at)
+
+    drive = half_up(node.input_gain * x, node.input_gain_shift)
+    if returned is not None and at.step > 0:
+        drive = drive + half_up(node.recurrent_gain * returned, node.recurrent_shift)
+    u = register("u", toward_zero(node.current_decay * u, node.current_decay_shift) + drive)
+    a = toward_zero(node.adaptation_decay * a, node.adaptation_decay_shift)
+    a = register("a", a - node.adaptation_jump * s)
+    v = toward_zero(node.membrane_decay * v, node.membrane_decay_shift) + u + a + node.bias
+    v = register("v", v)
+    fires = v >= node.threshold if node.tie == "ge" else v > node.threshold
+    spikes = fires.astype(np.int64)
+    node.state[:] = u, a, v * (1 - spikes), spikes
+    return spikes
+
+
 def leaky_integrator(node, at, x):
     """Read-out neuron: u = fit(toward_zero(decay * u) + x); state (1, neurons)."""
     if at.step == 0:
@@ -223,6 +247,7 @@ OPERATIONS = {
     "Sum": add,
     "MeanPool": mean_pool,
     "TwoStateNeuron": two_state,
+    "LoihiLIF": loihi_lif,
     "LeakyIntegrator": leaky_integrator,
     "SecondOrderSSM": second_order_ssm,
     "SoftmaxSum": softmax_sum,

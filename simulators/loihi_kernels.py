@@ -1,0 +1,129 @@
+"""Compiled loops of Loihi's own neurons (numba, cached on disk)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, prange
+
+from pspike_deploy.graph.loihi_neurons import (
+    LOIHI_LIF_AMOUNTS,
+    LOIHI_LIF_DECAYS,
+    LoihiLIF,
+)
+from pspike_deploy.graph.semantics import NodeQuantization
+from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
+
+IntArray = npt.NDArray[np.int64]
+
+
+@njit(inline="always", cache=True)
+def _half_up(value: Any, shift: Any) -> Any:
+    """Divide by 2**shift, rounding halves up; a negative shift multiplies."""
+    return (value + (1 << (shift - 1))) >> shift if shift > 0 else value << -shift
+
+
+@njit(parallel=True, cache=True)
+def _loihi_lif(
+    x: Any,
+    synapses: Any,
+    gains: Any,
+    gain_shifts: Any,
+    decays: Any,
+    decay_shifts: Any,
+    amounts: Any,
+    options: Any,
+    spikes: Any,
+    membranes: Any,
+    overflows: Any,
+    first: Any,
+) -> None:
+    samples, steps, neurons = x.shape
+    fires_at_equal, bits, wrap = options
+    current_decay, membrane_decay, adaptation_decay = decays
+    current_shift, membrane_shift, adaptation_shift = decay_shifts
+    bias, threshold, jump = amounts
+    recurrent, kept = synapses.shape[0] > 0, membranes.shape[0] > 0
+    for sample in prange(samples):
+        u, v, a = (
+            np.zeros(neurons, np.int64),
+            np.zeros(neurons, np.int64),
+            np.zeros(neurons, np.int64),
+        )
+        returned = np.zeros(neurons, np.int64)
+        for step in range(steps):
+            if recurrent and step > 0:
+                returned[:] = 0
+                for j in range(neurons):
+                    if spikes[sample, step - 1, j] != 0:
+                        for i in range(neurons):
+                            returned[i] += synapses[j, i]
+            for i in range(neurons):
+                at = (sample, step, i)
+                current = toward_zero(current_decay[i] * u[i], current_shift)
+                current += _half_up(gains[0, i] * x[sample, step, i], gain_shifts[0, i])
+                if recurrent:
+                    current += _half_up(gains[1, i] * returned[i], gain_shifts[1, i])
+                u[i] = register(current, bits, wrap, overflows, first, at)
+                adapted = toward_zero(adaptation_decay[i] * a[i], adaptation_shift)
+                if step > 0:
+                    adapted -= jump[i] * spikes[sample, step - 1, i]
+                a[i] = register(adapted, bits, wrap, overflows, first, at)
+                membrane = toward_zero(membrane_decay[i] * v[i], membrane_shift)
+                membrane += u[i] + a[i] + bias[i]
+                membrane = register(membrane, bits, wrap, overflows, first, at)
+                above = membrane - threshold[i]
+                fired = 1 if above > 0 or (fires_at_equal and above == 0) else 0
+                v[i] = 0 if fired else membrane
+                spikes[sample, step, i] = fired
+                if kept:
+                    membranes[sample, step, i] = v[i]
+
+
+def loihi_lif(
+    node: LoihiLIF,
+    formats: NodeQuantization,
+    x: IntArray,
+    point: int,
+    *,
+    wrap: bool = False,
+    keep_membranes: bool = False,
+) -> tuple[IntArray, IntArray, Overflows]:
+    """Loihi's integrate-and-fire neurons over whole sequences, ``docs/semantics.md``.
+
+    Args:
+        node: layer with integer parameters, and ``formats``: its formats.
+        x: input, (sample, step, neuron), with ``point`` fraction bits.
+        wrap: wrap on overflow instead of saturating.
+        keep_membranes: whether to return the membranes.
+
+    Returns:
+        Spikes (sample, step, neuron); the membranes behind the reset, of the same shape, or of
+        shape (0, 0, 0); and the overflows of the states.
+    """
+    tensors, neurons = formats.tensors, node.threshold.size
+    f_state = int(tensors["state"].fractions())
+    gains, shifts = np.zeros((2, neurons), np.int64), np.zeros((2, neurons), np.int64)
+    gains[0], shifts[0] = node.input_gain, tensors["input_gain"].fractions() + point - f_state
+    if node.is_recurrent:
+        gains[1] = node.recurrent_gain
+        shifts[1] = tensors["recurrent_gain"].fractions() - f_state
+    spikes = np.zeros_like(x, order="C")
+    membranes = np.zeros(x.shape if keep_membranes else (0, 0, 0), np.int64)
+    found = Overflows.of(len(x))
+    _loihi_lif(
+        np.ascontiguousarray(x),
+        np.ascontiguousarray(node.recurrent_weight.T, np.int64),
+        gains,
+        shifts,
+        np.stack([getattr(node, f).astype(np.int64) for f in LOIHI_LIF_DECAYS]),
+        tuple(int(tensors[f].fractions()) for f in LOIHI_LIF_DECAYS),
+        np.stack([getattr(node, f).astype(np.int64) for f in LOIHI_LIF_AMOUNTS]),
+        (int(node.tie == "ge"), tensors["state"].bits, int(wrap)),
+        spikes,
+        membranes,
+        *found.arrays,
+    )
+    return spikes, membranes, found
