@@ -11,14 +11,15 @@ dec(v, D) = toward_zero(v D / 4096):
     r[t] = dec(r[t-1], 3892) + 64 w_out s[t-1]
 
 with scale 64 and threshold 127 * 64, both four times as large for adaptive neurons. The class is
-the largest r of the last step. In the graph the read-out sees the spikes of the same step, one step
-earlier than on the chip: what the chip's read-out holds after T steps, the graph's holds after
-T - 1.
+the largest r of the last step. The layer is one ``LoihiLIF``. In the graph the read-out sees the
+spikes of the same step, one step earlier than on the chip: what the chip's read-out holds after T
+steps, the graph's holds after T - 1.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +27,12 @@ import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
+from pspike_deploy.graph.loihi_neurons import (
+    LOIHI_DECAY_FORMAT,
+    LOIHI_INPUT_SHIFT,
+    LoihiLIF,
+    lava_lif,
+)
 from pspike_deploy.graph.nodes import (
     ChannelAffine,
     Input,
@@ -35,7 +41,6 @@ from pspike_deploy.graph.nodes import (
     Node,
     Output,
     Quantize,
-    TwoStateNeuron,
 )
 from pspike_deploy.graph.semantics import NodeQuantization, Semantics
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
@@ -49,20 +54,48 @@ PIXELS: Final = 784
 STEPS: Final = 840
 CHANNELS: Final = 80
 
-DECAY_POINT: Final = 12
-MEMBRANE_KEPT: Final = 4096 - 204
+#: What a step takes from membranes and the read-out, and what it leaves of adaptations, of 4096.
+MEMBRANE_LOST: Final = 204
 ADAPTATION_KEPT: Final = 4096 - 5
-#: What a spike takes from the adaptive current: four times int(1390000 (1/(700*20) - 1/700**2)).
+#: What a spike takes from the adaptation: four times int(1390000 (1/(700*20) - 1/700**2)).
 ADAPTATION: Final = 4 * 96
-SCALE: Final = 64
-THRESHOLD: Final = 127 * 64
+THRESHOLD: Final = 127
 ADAPTIVE_FACTOR: Final = 4
 #: Magnitudes up to 255, odd ones of both signs: two connections a matrix on the chip.
 WEIGHT: Final = Format(9, 0)
 _SPIKE: Final = Format(2, 0)
 _STATE: Final = Format(24, 0)
-_FACTOR: Final = Format(16, DECAY_POINT)
 _GAIN: Final = Format(16, 0)
+
+
+def load_lsnn(folder: Path | str) -> Graph:
+    """The graph of the weights ``w_in.npy``, ``w_rec.npy`` and ``w_out.npy`` in a folder.
+
+    Raises:
+        PspikeError: E-INPUT-MISSING, E-DATA-SHAPE, E-DATA-VALUES.
+    """
+    return lsnn_graph(*(_read(Path(folder) / f"{name}.npy") for name in ("w_in", "w_rec", "w_out")))
+
+
+def _read(path: Path) -> IntArray:
+    if not path.is_file():
+        raise PspikeError(
+            "E-INPUT-MISSING",
+            "a weight matrix of the network is missing",
+            fix="give a folder with w_in.npy, w_rec.npy and w_out.npy",
+            where=str(path),
+        )
+    try:
+        # Mapped first: a header that promises more than the file holds allocates nothing.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise PspikeError(
+            "E-DATA-VALUES",
+            "the file holds no weight matrix",
+            why=f"{type(error).__name__}: {error}",
+            fix="give the published arrays as they are",
+            where=str(path),
+        ) from error
 
 
 def lsnn_graph(w_in: IntArray, w_rec: IntArray, w_out: IntArray) -> Graph:
@@ -79,7 +112,7 @@ def lsnn_graph(w_in: IntArray, w_rec: IntArray, w_out: IntArray) -> Graph:
     """
     w_in, w_rec, w_out = (_weights(w) for w in (w_in, w_rec, w_out))
     n, classes = len(w_rec), w_out.shape[1]
-    if w_in.shape[1] != n or w_rec.shape != (n, n) or len(w_out) != n or n < PLAIN:
+    if w_in.shape[1:] != (n,) or w_rec.shape != (n, n) or len(w_out) != n or n < PLAIN:
         raise PspikeError(
             "E-DATA-SHAPE",
             "the weights do not fit each other",
@@ -89,18 +122,17 @@ def lsnn_graph(w_in: IntArray, w_rec: IntArray, w_out: IntArray) -> Graph:
         )
     gain = NodeQuantization(_STATE, {"a": _GAIN, "b": Format(ACCUMULATOR_BITS, 0)}, "half_up")
     synapses = NodeQuantization(_STATE, {"weight": WEIGHT}, "exact")
-    neurons, formats = _neurons(w_rec)
     zeros = np.zeros(classes, np.int64)
+    decay = {"decay": LOIHI_DECAY_FORMAT, "state": _STATE}
     parts: dict[str, tuple[Node, NodeQuantization]] = {
         "spikes_in": (Quantize((len(w_in),)), NodeQuantization(_SPIKE)),
         "l1_a_synapses": (Linear(w_in.T), synapses),
-        "l1_b_gain": (ChannelAffine(_scale(n), np.zeros(n, np.int64)), gain),
-        "l1_c_neurons": (neurons, formats),
+        "l1_c_neurons": _neurons(w_rec),
         "l2_a_synapses": (Linear(w_out.T), synapses),
-        "l2_b_gain": (ChannelAffine(zeros + SCALE, zeros), gain),
+        "l2_b_gain": (ChannelAffine(zeros + (1 << LOIHI_INPUT_SHIFT), zeros), gain),
         "l2_c_readout": (
-            LeakyIntegrator(zeros + MEMBRANE_KEPT),
-            NodeQuantization(_STATE, {"decay": _FACTOR, "state": _STATE}, "toward_zero"),
+            LeakyIntegrator(zeros + 4096 - MEMBRANE_LOST),
+            NodeQuantization(_STATE, decay, "toward_zero"),
         ),
     }
     nodes = {"input": Input((len(w_in),)), **{name: node for name, (node, _) in parts.items()}}
@@ -115,43 +147,32 @@ def lsnn_graph(w_in: IntArray, w_rec: IntArray, w_out: IntArray) -> Graph:
 
 def _weights(weight: IntArray) -> npt.NDArray[np.int64]:
     found = np.asarray(weight)
-    if not np.array_equal(found, np.round(found)) or np.abs(found).max(initial=0) > WEIGHT.limit:
+    whole = found.ndim == 2 and found.dtype.kind in "iuf" and bool(np.isfinite(found).all())
+    if not whole or (found != np.rint(found)).any() or np.abs(found).max(initial=0) > WEIGHT.limit:
         raise PspikeError(
             "E-DATA-VALUES",
             "the weights are not those of the chip",
-            why=f"integers from {-WEIGHT.limit} to {WEIGHT.limit} are expected",
+            why=f"matrices of integers from {-WEIGHT.limit} to {WEIGHT.limit} are expected",
             fix="give the published arrays as they are",
         )
     return found.astype(np.int64)
 
 
-def _scale(n: int) -> npt.NDArray[np.int64]:
-    return np.where(np.arange(n) < PLAIN, SCALE, ADAPTIVE_FACTOR * SCALE)
-
-
-def _neurons(w_rec: IntArray) -> tuple[TwoStateNeuron, NodeQuantization]:
+def _neurons(w_rec: IntArray) -> tuple[LoihiLIF, NodeQuantization]:
     n = len(w_rec)
-    adaptive = (np.arange(n) >= PLAIN).astype(np.int64)
-    zeros = np.zeros(n, np.int64)
-    fields: dict[str, Any] = dict.fromkeys((*TWO_STATE_COEFFICIENTS, *TWO_STATE_AMOUNTS), zeros)
-    fields |= {
-        "a_uu": zeros + MEMBRANE_KEPT,
-        "a_ww": ADAPTATION_KEPT * adaptive,
-        "a_uw": (1 << DECAY_POINT) * adaptive,
-        "f_w": -ADAPTATION * adaptive,
-        "threshold": np.where(adaptive > 0, ADAPTIVE_FACTOR * THRESHOLD, THRESHOLD),
-    }
-    node = TwoStateNeuron(
-        **fields,
-        recurrent_weight=w_rec.T.copy(),
-        recurrent_gain=_scale(n),
-        order="second_first",
-        reset="hard",
+    adaptive = np.arange(n) >= PLAIN
+    factor = np.where(adaptive, ADAPTIVE_FACTOR, 1)
+    return lava_lif(
+        n,
+        du=4095,
+        dv=MEMBRANE_LOST,
+        vth=THRESHOLD * factor,
+        adaptation_decay=np.where(adaptive, ADAPTATION_KEPT, 0),
+        adaptation_jump=np.where(adaptive, ADAPTATION, 0),
+        gain=factor,
+        recurrent_weight=w_rec.T,
+        recurrent_weight_bits=WEIGHT.bits,
     )
-    tensors = dict.fromkeys(TWO_STATE_COEFFICIENTS, _FACTOR)
-    tensors |= dict.fromkeys((*TWO_STATE_AMOUNTS, "state"), _STATE)
-    tensors |= {"recurrent_weight": WEIGHT, "recurrent_gain": _GAIN}
-    return node, NodeQuantization(_SPIKE, tensors, "toward_zero")
 
 
 def encoded(images: npt.ArrayLike) -> npt.NDArray[np.uint8]:

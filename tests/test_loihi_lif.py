@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,13 @@ def test_recorded_traces_are_reproduced(file: str, equal_voltages: int) -> None:
     # Where the two differ, the chip shows a marker in the step of a spike.
     assert voltages[delayed != voltages].tolist() == [128.0] * (1000 - equal_voltages)
     assert spikes[delayed != voltages].all()
+
+
+def test_the_example_of_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    guide = Path(__file__).parent.parent / "docs" / "guides" / "loihi-neurons.md"
+    (example,) = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.S)
+    exec(compile(example, guide.name, "exec"), {})
+    assert re.fullmatch(r"spikes of each neuron: \[[1-9]\d* 0\]\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

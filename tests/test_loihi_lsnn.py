@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,23 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pspike_deploy.check import check
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import judge, partition_for
 from pspike_deploy.exporters.lava.manifest import dense_synapses, recurrent_synapses
+from pspike_deploy.exporters.loihi.check_mapping import check_mapping
+from pspike_deploy.exporters.loihi.findings import Subject
 from pspike_deploy.exporters.loihi.netx.network import Cuba, Dense, Input, Network
 from pspike_deploy.exporters.loihi.netx.to_graph import network_to_graph
 from pspike_deploy.exporters.loihi.neuron_programs import neuron_programs
-from pspike_deploy.models.loihi_lsnn import CHANNELS, STEPS, encoded, lsnn_graph
+from pspike_deploy.exporters.loihi.rules import nodes_beyond
+from pspike_deploy.graph.file import write_graph
+from pspike_deploy.graph.graph import Graph
+from pspike_deploy.models.loihi_lsnn import CHANNELS, STEPS, encoded, load_lsnn, lsnn_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.simulators import fixed_point, interpreter
 from pspike_deploy.simulators.lava import backend
+from pspike_deploy.targets.profile import load_profile
 from tests import neuron_interpreter
 from tests.test_lava_run import assert_bit_exact, lava
 
@@ -100,6 +108,8 @@ def test_crossings_of_brightness_levels_become_spikes_at_the_earlier_pixel() -> 
     [
         (lambda w: [w[0] + 0.5, *w[1:]], "E-DATA-VALUES"),
         (lambda w: [w[0], w[1] + 300, w[2]], "E-DATA-VALUES"),
+        (lambda w: [w[0], w[1], w[2] * np.nan], "E-DATA-VALUES"),
+        (lambda w: [w[0].ravel(), *w[1:]], "E-DATA-VALUES"),
         (lambda w: [w[0], w[1][:-1], w[2]], "E-DATA-SHAPE"),
         (lambda w: [w[0][:, :-1], *w[1:]], "E-DATA-SHAPE"),
     ],
@@ -167,6 +177,121 @@ def test_the_published_network_solves_its_task_with_the_activity_of_the_chip() -
     assert spikes @ fan_out[1] == 97_174_106
     assert spikes @ fan_out[2] == 7_916_171
     assert spikes[140:].sum() == 964_138
+
+
+@shared
+def test_one_image_has_the_published_activity() -> None:
+    _, images, _ = published()
+    graph = load_lsnn(Path(os.environ["PSPIKE_SHARED"]) / "data" / "loihi1_lsnn_smnist")
+    x = encoded(images[[9394]].reshape(1, -1))
+    run = fixed_point.run(graph, x[:, : STEPS - 1], noise=NOISE, record=(NEURONS,))
+    assert (int(x.sum()), int(run.values[NEURONS].sum())) == (2_295, 10_092)
+    assert run.predictions.tolist() == [8]
+
+
+# --- its room on Loihi 1 ---------------------------------------------------------------------
+
+
+def sparse_as_published() -> list[IntArray]:
+    """Random weights of the published shapes, of which as many are not zero."""
+    rng = np.random.default_rng(11)
+    found = []
+    for shape, share in (((80, 240), 0.222), ((240, 240), 0.183), ((240, 10), 0.353)):
+        full = rng.integers(-255, 256, shape)
+        found.append(np.where(rng.random(shape) < share, full, 0))
+    return found
+
+
+def assert_one_core_of_loihi_1(graph: Graph, path: Path) -> None:
+    """140 neurons of one compartment, 100 of two, and ten that are read out."""
+    write_graph(graph, path)
+    found = check(path, "loihi", profile="loihi1")
+    assert found.can_run
+    assert not [f for f in found.findings if f["severity"] != "note"]
+    assert found.feasibility is not None
+    assert found.mapping is not None
+    assert (found.feasibility["cores"], found.feasibility["lower_bound"]) == (1, 1)
+    (core,) = found.mapping.cores
+    profile = load_profile("loihi1")
+    assert core.usage["neuron_units"] == 350 * profile.count("neurons_per_core_s4d")
+    assert core.utilisation["neuron_units"] == 350 / 1024
+    assert core.neurons == 250
+    demand = Subject(graph, profile).demand
+    assert demand is not None
+    assert not any(population.programmable for population in demand.populations)
+    assert check_mapping(demand, profile, found.mapping) == []
+
+
+def test_a_network_of_its_shape_takes_one_core_of_loihi_1(tmp_path: Path) -> None:
+    graph = lsnn_graph(*sparse_as_published())
+    assert_one_core_of_loihi_1(graph, tmp_path / "lsnn.nir")
+
+
+@shared
+def test_the_published_network_takes_one_core_of_loihi_1(tmp_path: Path) -> None:
+    graph = lsnn_graph(*published()[0])
+    assert_one_core_of_loihi_1(graph, tmp_path / "lsnn.nir")
+
+
+def test_every_exponent_and_sign_is_a_connection_of_its_own() -> None:
+    w = sparse_as_published()
+    graph = lsnn_graph(*w)
+    demand = Subject(graph, load_profile("loihi1")).demand
+    assert demand is not None
+    into = [c for c in demand.by_name[NEURONS].connections if c.source == "spikes_in"]
+    assert [c.name.removeprefix("l1_a_synapses/weight") for c in into] == [
+        *("<<6+", "<<6-", "<<8+", "<<8-"),
+    ]
+    stored = [int(c.pattern.fan(0, 240)[1].sum()) for c in into]
+    assert stored == [
+        int((part[0] * w[0][:, part[1]] > 0).sum())
+        for part in ((s, n) for n in (slice(0, 140), slice(140, 240)) for s in (1, -1))
+    ]
+
+
+def test_neurons_of_loihi_2_need_a_program_for_their_adaptation() -> None:
+    graph = lsnn_graph(*sparse_as_published())
+    demand = Subject(graph, load_profile("loihi2")).demand
+    assert demand is not None
+    assert [p.programmable for p in demand.populations] == [True, False]
+    assert demand.by_name[NEURONS].compartments == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"tie": "ge"}, "a tie that fires"),
+        ({"input_gain": np.full(240, 96)}, "a gain that is no power of two"),
+        ({"recurrent_gain": np.full(240, 65)}, "a gain that is no power of two"),
+        ({"input_gain": np.full(240, 1 << 14)}, "a shift of more than 13 bits"),
+        ({"threshold": np.full(240, 8129)}, "a threshold that is no multiple of 64"),
+        ({"threshold": np.full(240, -64)}, "a threshold that is no multiple of 64"),
+        ({"bias": np.full(240, 4097)}, "a bias of more than 4095 times a power of two"),
+        ({"adaptation_jump": np.full(240, 257)}, "an adaptation of more than 8 bits"),
+    ],
+)
+def test_a_layer_that_the_chip_does_not_have_is_refused(change: dict[str, Any], why: str) -> None:
+    graph = lsnn_graph(*sparse_as_published())
+    node: Any = graph.nodes[NEURONS]
+    graph = graph.with_nodes({NEURONS: replace(node, **change)})
+    found = {finding.code: finding for finding in nodes_beyond(graph, load_profile("loihi1"))}
+    finding = found["leaky-integrators-have-the-numbers-of-the-chip"]
+    assert finding.node == NEURONS
+    assert why in finding.why
+    assert not nodes_beyond(graph, load_profile("loihi2"))
+
+
+def test_weights_are_read_from_files_that_may_be_broken(tmp_path: Path) -> None:
+    w = dict(zip(("w_in", "w_rec", "w_out"), sparse_as_published(), strict=True))
+    for name, weight in w.items():
+        np.save(tmp_path / name, weight)
+    assert load_lsnn(tmp_path).digest == lsnn_graph(*w.values()).digest
+    (tmp_path / "w_rec.npy").write_bytes((tmp_path / "w_rec.npy").read_bytes()[:5000])
+    with pytest.raises(PspikeError, match="E-DATA-VALUES"):
+        load_lsnn(tmp_path)
+    (tmp_path / "w_rec.npy").unlink()
+    with pytest.raises(PspikeError, match="E-INPUT-MISSING"):
+        load_lsnn(tmp_path)
 
 
 # --- one neuron on Loihi 2 -------------------------------------------------------------------

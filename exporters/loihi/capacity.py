@@ -84,11 +84,11 @@ class CoreModel:
             float(profile.limits["synaptic_operations_per_update"].used or 0),
         )
 
-    def neuron_units(self, population: PopulationDemand) -> int:
-        """Neuron units of one neuron."""
+    def neuron_units(self, population: PopulationDemand, start: int, stop: int) -> int:
+        """Neuron units of the neurons ``start`` … ``stop - 1``."""
         if not population.programmable:
-            return self.simple_units
-        return self.mode_units * s4d_units(population)
+            return self.simple_units * population.compartments_of(start, stop)
+        return self.mode_units * s4d_units(population) * (stop - start)
 
     def synaptic_words(
         self, connection: Connection, start: int, stop: int
@@ -144,5 +144,5 @@ def usage_of(
     for connection in population.connections:
         found = model.synaptic_words(connection, start, stop)
         words, axons = words + found[0], axons + found[1]
-    units = (stop - start) * model.neuron_units(population)
+    units = model.neuron_units(population, start, stop)
     return Usage(units, words, axons, output_axons, 1)

@@ -129,13 +129,14 @@ def _memory(profile: Profile, connection: Connection, piece: SliceRow) -> tuple[
     return words, len(counts), int(counts.sum())
 
 
-def _units(profile: Profile, population: PopulationDemand) -> int:
-    """Of one neuron, where a core has simple times s4d."""
+def _units(profile: Profile, population: PopulationDemand, piece: SliceRow) -> int:
+    """Of a slice, where a core has simple times s4d."""
     simple, s4d = (profile.count(f"neurons_per_core_{kind}") for kind in ("simple", "s4d"))
+    neurons = piece.stop - piece.start
     if not population.programmable:
-        return s4d
+        return s4d * (sum(population.compartments[piece.start : piece.stop]) or neurons)
     modes, rest = population.complex_modes, population.state_words - 2 * population.complex_modes
-    return simple * max(1, modes + ceil(rest / 2))
+    return neurons * simple * max(1, modes + ceil(rest / 2))
 
 
 def _core(
@@ -147,7 +148,7 @@ def _core(
         neurons = piece.stop - piece.start
         found["neurons"] += neurons
         found["state_words"] += neurons * population.state_words
-        found["neuron_units"] += neurons * _units(profile, population)
+        found["neuron_units"] += _units(profile, population, piece)
         found["output_axons"] += int(spread[piece.population][piece.start : piece.stop].sum())
         for connection in population.connections:
             if connection.name not in piece.formats:

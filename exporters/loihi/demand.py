@@ -145,6 +145,7 @@ class PopulationDemand:
         connections: synapses that end here.
         host_reads: whether the host reads every neuron: one more destination.
         node: node of the graph that stands for it, "" without a graph.
+        compartments: of the chip's own neuron, how many each neuron takes; () for one each.
     """
 
     name: str
@@ -155,8 +156,15 @@ class PopulationDemand:
     connections: tuple[Connection, ...] = ()
     host_reads: bool = False
     node: str = ""
+    compartments: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.compartments and (
+            self.programmable
+            or len(self.compartments) != self.neurons
+            or min(self.compartments) < 1
+        ):
+            raise ValueError(f"{self.name}: not one number of compartments per neuron of the chip")
         if self.neurons < 1 or self.state_words < 2 * self.complex_modes:
             raise ValueError(f"{self.name}: no neurons, or fewer state words than its modes have")
         if len({c.name for c in self.connections}) < len(self.connections):
@@ -164,6 +172,16 @@ class PopulationDemand:
         for connection in self.connections:
             if connection.pattern.targets != self.neurons:
                 raise ValueError(f"{connection.name}: not one target per neuron of {self.name}")
+
+    @cached_property
+    def _compartments_before(self) -> Counts:
+        return np.concatenate([[0], np.cumsum(self.compartments)]).astype(np.int64)
+
+    def compartments_of(self, start: int, stop: int) -> int:
+        """Compartments of the neurons ``start`` … ``stop - 1``."""
+        if not self.compartments:
+            return stop - start
+        return int(self._compartments_before[stop] - self._compartments_before[start])
 
 
 def stored_densely(population: PopulationDemand, fill: float) -> PopulationDemand:

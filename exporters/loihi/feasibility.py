@@ -222,6 +222,7 @@ def _widths(demand: Demand) -> Iterator[tuple[float, Demand]]:
             replace(
                 p,
                 neurons=sizes[p.name],
+                compartments=p.compartments[: sizes[p.name]],
                 connections=tuple(
                     _narrowed(c, sizes[c.source], sizes[p.name]) for c in p.connections
                 ),

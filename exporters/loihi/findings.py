@@ -14,8 +14,10 @@ from typing import Any, Final, Literal, TypeAlias
 from pspike_deploy.exporters.lava.groups import Partition, cut
 from pspike_deploy.exporters.loihi.demand import Demand
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
+from pspike_deploy.exporters.loihi.stock import input_shift
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.node import Node
+from pspike_deploy.graph.nodes import ChannelAffine, Linear
 from pspike_deploy.targets.profile import Profile
 
 #: exact: the chip does it, in the way that is stated; approximate: the chip does something close,
@@ -101,6 +103,13 @@ class Subject:
             if isinstance(node, kinds) and name not in host:
                 yield name, node
 
+    def is_shift(self, name: str) -> bool:
+        """Whether a gain right behind synapses is a power of two, as the chip's synapses have."""
+        if not (isinstance(self.graph.nodes[name], ChannelAffine) and self.graph.is_integer):
+            return False
+        behind = isinstance(self.graph.nodes[self.graph.sources(name)[0]], Linear)
+        return behind and input_shift(self.graph, name) is not None
+
     def bits(self, name: str, tensor: str) -> int:
         """Width of a tensor (or of the ``output``); 0 where no format is stated."""
         stated = self.graph.semantics.quantization.get(name)
@@ -108,6 +117,12 @@ class Subject:
             return 0
         found = stated.output if tensor == "output" else stated.tensors.get(tensor)
         return 0 if found is None else found.bits
+
+    def point(self, name: str, tensor: str) -> int:
+        """Most fraction bits of a tensor; 0 where no format is stated."""
+        stated = self.graph.semantics.quantization.get(name)
+        found = None if stated is None else stated.tensors.get(tensor)
+        return 0 if found is None else int(found.fractions().max())
 
 
 @dataclass(frozen=True)

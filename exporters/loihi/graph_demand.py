@@ -7,7 +7,7 @@ take no core.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -21,9 +21,23 @@ from pspike_deploy.exporters.loihi.demand import (
     pattern_of,
 )
 from pspike_deploy.exporters.loihi.registers import register_fit
+from pspike_deploy.exporters.loihi.stock import (
+    compartments,
+    group_shift,
+    is_stock,
+    recurrent_shift,
+)
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.node import Array
-from pspike_deploy.graph.nodes import DiagonalSSM, Linear, Node, Output, TwoStateNeuron
+from pspike_deploy.graph.nodes import (
+    DiagonalSSM,
+    Linear,
+    LoihiLIF,
+    Node,
+    Output,
+    RecurrentNeuron,
+    TwoStateNeuron,
+)
 from pspike_deploy.targets.profile import Profile
 
 HOST_ASSUMPTION: Final = (
@@ -75,16 +89,17 @@ def _population(
 ) -> PopulationDemand:
     nodes = [graph.nodes[name] for name in group.nodes]
     neurons = _width(graph, group.name)
-    modes = sum(node.modes for node in nodes if isinstance(node, DiagonalSSM))
+    stock = is_stock(graph, group, profile)
     return PopulationDemand(
         group.name,
         neurons,
         sum(_state_words(node) for node in nodes),
-        modes,
-        not _is_stock(nodes),
-        tuple(_connections(graph, group, profile)),
+        sum(node.modes for node in nodes if isinstance(node, DiagonalSSM)),
+        not stock,
+        tuple(_connections(graph, group, profile, stock=stock)),
         host_reads,
         group.name,
+        compartments(nodes[-1]) if stock else (),
     )
 
 
@@ -96,38 +111,44 @@ def _state_words(node: Node) -> int:
     return node.state_words // max(1, int(np.prod(node.output_shape)))
 
 
-def _is_stock(nodes: Sequence[Node]) -> bool:
-    """Whether the chip's own leaky integrator computes the group: synapses and one membrane."""
-    neurons = [node for node in nodes if not isinstance(node, Linear)]
-    return (
-        len(neurons) == 1
-        and isinstance(neurons[0], TwoStateNeuron)
-        and _state_words(neurons[0]) == 1
-        and neurons[0].reset == "hard"
-        and neurons[0].tie == "gt"
-        and neurons[0].initial_state == "zero"
-    )
-
-
-def _connections(graph: Graph, group: Group, profile: Profile) -> Iterator[Connection]:
+def _connections(
+    graph: Graph, group: Group, profile: Profile, *, stock: bool
+) -> Iterator[Connection]:
     first, last = graph.nodes[group.nodes[0]], graph.nodes[group.name]
     if group.synaptic is not None and isinstance(first, Linear):
-        source = group.synaptic.source
-        yield from _matrix(graph, group.nodes[0], "weight", first.weight, source, profile)
-    if group.recurrent and isinstance(last, TwoStateNeuron):
-        weight = last.recurrent_weight
-        yield from _matrix(graph, group.name, "recurrent_weight", weight, group.name, profile)
+        name, source = group.nodes[0], group.synaptic.source
+        shift = group_shift(graph, group) if stock else None
+        for suffix, weight in _by_shift(first.weight, shift):
+            yield from _matrix(graph, (name, "weight", suffix), weight, source, profile)
+    if group.recurrent and isinstance(last, RecurrentNeuron):
+        shift = None
+        if stock and isinstance(last, LoihiLIF):
+            shift = recurrent_shift(graph, group.name)
+        for suffix, weight in _by_shift(last.recurrent_weight, shift):
+            tensor = (group.name, "recurrent_weight", suffix)
+            yield from _matrix(graph, tensor, weight, group.name, profile)
     neurons = _width(graph, group.name)
     for arrival in group.graded:
         pattern = Band(neurons, neurons)
         yield Connection(f"{arrival.source}->{group.name}", arrival.source, pattern, 1, True)
 
 
+def _by_shift(weight: Array, shift: Array | None) -> Iterator[tuple[str, Array]]:
+    """The weights onto the neurons of each shift: a connection has one exponent."""
+    shifts = [] if shift is None else np.unique(shift).tolist()
+    if shift is None or len(shifts) < 2:
+        yield "", weight
+        return
+    for bits in shifts:
+        yield f"<<{bits}", np.where((shift == bits)[:, None], weight, 0)
+
+
 def _matrix(
-    graph: Graph, node: str, tensor: str, weight: Array, source: str, profile: Profile
+    graph: Graph, place: tuple[str, str, str], weight: Array, source: str, profile: Profile
 ) -> Iterator[Connection]:
-    """One connection, or one per sign."""
-    name = f"{node}/{tensor}"
+    """One connection, or one per sign; ``place``: node, tensor and what tells parts of it apart."""
+    node, tensor, suffix = place
+    name = f"{node}/{tensor}{suffix}"
     stated = graph.semantics.quantization.get(node)
     graded = not graph.nodes[source].spikes
     register = profile.count("weight_register_bits")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from pspike_deploy.exporters.lava.rules import unknown_nodes
-from pspike_deploy.exporters.loihi.findings import Found, Subject, approximate, unsupported
+from pspike_deploy.exporters.loihi.findings import (
+    Found,
+    Subject,
+    approximate,
+    exact,
+    unsupported,
+)
+from pspike_deploy.exporters.loihi.stock import lif_excesses
 from pspike_deploy.graph.nodes import (
     TABLED_KINDS,
     Activation,
@@ -13,6 +20,7 @@ from pspike_deploy.graph.nodes import (
     ChannelAffine,
     Convolution,
     DiagonalSSM,
+    LoihiLIF,
     Multiply,
     Output,
     Quantize,
@@ -89,11 +97,13 @@ def stochastic_spikes_need_a_program(subject: Subject) -> Found:
 
 @unsupported(fix=_LOIHI2)
 def gains_and_products_need_a_program(subject: Subject) -> Found:
-    """A fixed neuron multiplies nothing but its decays."""
+    """A fixed neuron multiplies nothing but its decays; its synapses have a power of two."""
     if not subject.programmable:
         for name, node in subject.nodes(ChannelAffine, Multiply):
-            kind = "a gain per neuron" if isinstance(node, ChannelAffine) else "a product"
-            yield name, kind
+            if isinstance(node, Multiply):
+                yield name, "a product"
+            elif not subject.is_shift(name):
+                yield name, "a gain per neuron"
 
 
 @unsupported(fix=f"{_LOIHI2}, or train with relu")
@@ -124,6 +134,25 @@ def two_states_need_a_program(subject: Subject) -> Found:
         ]
         if reasons:
             yield name, ", ".join(reasons)
+
+
+@unsupported(fix=f"{_LOIHI2}, or build the layer with graph.loihi_neurons.lava_lif")
+def leaky_integrators_have_the_numbers_of_the_chip(subject: Subject) -> Found:
+    """A fixed neuron shifts its input, and its threshold, bias and adaptation have few bits."""
+    if not subject.programmable and subject.graph.is_integer:
+        for name, _ in subject.nodes(LoihiLIF):
+            reasons = lif_excesses(subject.graph, name, subject.profile)
+            if reasons:
+                yield name, ", ".join(reasons)
+
+
+@exact(fix="nothing; count them among the compartments of a core")
+def adaptive_neurons_take_two_compartments(subject: Subject) -> Found:
+    """A second compartment of the chip holds the adaptation of a neuron."""
+    for population in subject.demand.populations if subject.demand else ():
+        second = sum(n > 1 for n in population.compartments)
+        if second:
+            yield population.name, f"{second} of {population.neurons} neurons adapt"
 
 
 @approximate(fix="compare under injected noise; against silicon only statistics can agree")

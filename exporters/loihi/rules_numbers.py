@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.loihi.capacity import CoreModel
@@ -17,14 +18,23 @@ from pspike_deploy.exporters.loihi.findings import (
 from pspike_deploy.exporters.loihi.mapping.mapper import map_network
 from pspike_deploy.exporters.loihi.mapping.slices import single_neuron_excesses
 from pspike_deploy.exporters.loihi.registers import RegisterFit, register_fit
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS
 from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     LeakyIntegrator,
     Linear,
+    LoihiLIF,
     Node,
     TwoStateNeuron,
 )
+
+#: Decays of the neurons that a chip may have without a program.
+_DECAYS: Final[Mapping[type[Node], tuple[str, ...]]] = {
+    TwoStateNeuron: ("a_uu",),
+    LeakyIntegrator: ("decay",),
+    LoihiLIF: LOIHI_LIF_DECAYS,
+}
 
 
 def _register_fits(subject: Subject) -> Iterator[tuple[str, RegisterFit]]:
@@ -32,7 +42,7 @@ def _register_fits(subject: Subject) -> Iterator[tuple[str, RegisterFit]]:
         return
     bits = subject.profile.count("weight_register_bits")
     exponent = subject.profile.count("weight_exponent_max")
-    for name, node in subject.nodes(Linear, TwoStateNeuron):
+    for name, node in subject.nodes(Linear, TwoStateNeuron, LoihiLIF):
         weight = node.weight if isinstance(node, Linear) else node.recurrent_weight
         if weight.size:
             yield name, register_fit(weight, bits, exponent)
@@ -105,7 +115,7 @@ def accumulator_fits_its_register(subject: Subject) -> Found:
     limit = subject.profile.limits["accumulator_bits"]
     for name, _ in subject.nodes(ChannelAffine, Bernoulli):
         bits = subject.bits(name, "b")
-        if limit.used and bits > limit.used:
+        if limit.used and bits > limit.used and not subject.is_shift(name):
             known = "the chip has" if limit.value is not None else "of the chip are assumed"
             yield name, f"an accumulator of {bits} bits, and {known} {limit.used}"
 
@@ -116,10 +126,10 @@ def decay_fits_its_register(subject: Subject) -> Found:
     limit = subject.profile.known("decay_bits")
     if subject.programmable or limit is None:
         return
-    for name, node in subject.nodes(TwoStateNeuron, LeakyIntegrator):
-        tensor = "a_uu" if isinstance(node, TwoStateNeuron) else "decay"
-        if subject.bits(name, tensor) - 1 > limit:
-            yield name, f"decays of {subject.bits(name, tensor) - 1} bits, and the chip has {limit}"
+    for name, node in subject.nodes(TwoStateNeuron, LeakyIntegrator, LoihiLIF):
+        bits = max(subject.point(name, tensor) for tensor in _DECAYS[type(node)])
+        if bits > limit:
+            yield name, f"decays of {bits} fraction bits, and the chip has {limit}"
 
 
 @unsupported(fix="keep fewer modes or states per neuron (--ssm-states)")
@@ -128,7 +138,8 @@ def states_fit_the_neuron(subject: Subject) -> Found:
     limit = subject.profile.known("state_words_per_neuron")
     demand = subject.demand
     for population in demand.populations if demand else ():
-        if limit is not None and population.state_words > limit:
+        compartments = max(population.compartments, default=1)
+        if limit is not None and population.state_words > limit * compartments:
             yield population.name, f"{population.state_words} state words, and a neuron has {limit}"
 
 

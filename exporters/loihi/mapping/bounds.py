@@ -20,7 +20,7 @@ def lower_bounds(demand: Demand, model: CoreModel) -> dict[str, int]:
     units = words = axons_in = axons_out = 0
     for population in demand.populations:
         name = population.name
-        units += population.neurons * model.neuron_units(population)
+        units += model.neuron_units(population, 0, population.neurons)
         for connection in population.connections:
             words += model.least_words(connection)
             axons_in += _least_input_axons(connection, slices[name])

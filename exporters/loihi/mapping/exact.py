@@ -38,7 +38,9 @@ class Proof:
 
 
 def can_be_exact(demand: Demand, cores: int) -> bool:
-    """Whether the solver takes the demand: its synapses and its size."""
+    """Whether the solver takes the demand: its neurons, its synapses and its size."""
+    if any(len(set(population.compartments)) > 1 for population in demand.populations):
+        return False  # what a slice takes depends on which neurons it has
     connections = [c for p in demand.populations for c in p.connections]
     return len(demand.populations) * cores <= MOST_PAIRS and all(
         isinstance(c.pattern, Dense) or _one_to_one(c) for c in connections
@@ -109,7 +111,7 @@ class _Program:
         axons_out: list[Any] = []
         for population in self.demand.populations:
             count, here = self.neurons[population.name, j], self.present[population.name, j]
-            units.append(count * self.core.neuron_units(population))
+            units.append(count * self.core.neuron_units(population, 0, 1))
             axons_out.append(self._output_axons(population, count, j))
             for connection in population.connections:
                 words.append(self._words(population, connection, count, here, j))

@@ -75,8 +75,8 @@ def single_neuron_excesses(demand: Demand, model: CoreModel) -> list[Excess]:
 
 
 def _widest_neurons(population: PopulationDemand) -> list[int]:
-    """Per connection the neuron with most synapses."""
-    found = []
+    """The neuron with most compartments, and per connection the one with most synapses."""
+    found = [int(np.argmax(population.compartments))] if population.compartments else []
     for connection in population.connections:
         if isinstance(connection.pattern, Band):
             found.append(population.neurons // 2)
