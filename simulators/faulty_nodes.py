@@ -21,6 +21,7 @@ from pspike_deploy.graph.nodes import (
     Linear,
     LoihiLIF,
     RecurrentNeuron,
+    ResonateAndFire,
     SecondOrderSSM,
     TwoStateNeuron,
 )
@@ -40,6 +41,7 @@ DECAYS: Final[dict[type[Node], str]] = {
     TwoStateNeuron: "a_uu",
     LeakyIntegrator: "decay",
     LoihiLIF: "membrane_decay",
+    ResonateAndFire: "cos_decay",
 }
 #: Share of state updates that leave a register of the width that is looked for: those outside of
 #: one and a half standard deviations.

@@ -21,6 +21,7 @@ from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     Convolution,
+    DeltaEncoder,
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
@@ -29,6 +30,7 @@ from pspike_deploy.graph.nodes import (
     Multiply,
     Node,
     Quantize,
+    ResonateAndFire,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -318,6 +320,28 @@ def _(
     spikes, _, overflows = loihi_lif(node, formats, inputs[0], point, wrap=run.wraps)
     run.count(name, overflows, formats.tensors["state"].bits)
     return spikes
+
+
+@node_output.register
+def _(
+    node: ResonateAndFire, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    from pspike_deploy.simulators.loihi_kernels import resonate_and_fire
+
+    spikes, overflows = resonate_and_fire(node, formats, inputs[0], point, wrap=run.wraps)
+    run.count(name, overflows, formats.tensors["state"].bits)
+    return spikes
+
+
+@node_output.register
+def _(
+    node: DeltaEncoder, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
+) -> Any:
+    from pspike_deploy.simulators.loihi_kernels import delta_encoder
+
+    y, overflows = delta_encoder(node, formats, inputs[0], point, wrap=run.wraps)
+    run.count(name, overflows, formats.tensors["state"].bits)
+    return run.fit(name, "output", y, formats.output.bits)
 
 
 @node_output.register

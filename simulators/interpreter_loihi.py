@@ -6,7 +6,7 @@ and stepped.
 
 from __future__ import annotations
 
-from pspike_deploy.graph.nodes import LoihiLIF
+from pspike_deploy.graph.nodes import DeltaEncoder, LoihiLIF, ResonateAndFire
 from pspike_deploy.simulators.interpreter_nodes import (
     Step,
     Unit,
@@ -56,3 +56,51 @@ def _(node: LoihiLIF, unit: Unit) -> Step:
         return list(s)
 
     return step
+
+
+@start.register
+def _(node: ResonateAndFire, unit: Unit) -> Step:
+    n, bits = node.threshold.size, unit.formats.tensors["state"].bits
+    cos, sin, threshold = (integers(a) for a in (node.cos_decay, node.sin_decay, node.threshold))
+    f_cos, f_sin, f = (unit.points(name, n) for name in ("cos_decay", "sin_decay", "state"))
+    re, im = [0] * n, [0] * n
+
+    def gained(name: str, i: int, value: int) -> int:
+        shift = unit.points(name, n)[i] + unit.f_in[i] - f[i]
+        return half_up(int(getattr(node, name)[i]) * value, shift)
+
+    def one(i: int, x_re: int, x_im: int) -> int:
+        old_re, old_im = re[i], im[i]
+        turned_re = toward_zero(cos[i] * old_re, f_cos[i]) - toward_zero(sin[i] * old_im, f_sin[i])
+        turned_im = toward_zero(sin[i] * old_re, f_sin[i]) + toward_zero(cos[i] * old_im, f_cos[i])
+        re[i] = unit.fit(turned_re + gained("real_gain", i, x_re), bits, i, "re")
+        im[i] = unit.fit(turned_im + gained("imaginary_gain", i, x_im), bits, i, "im")
+        return int(re[i] >= threshold[i] and im[i] >= 0 > old_im)
+
+    return lambda x: [one(i, x[i], x[n + i]) for i in range(n)]
+
+
+@start.register
+def _(node: DeltaEncoder, unit: Unit) -> Step:
+    n, bits = node.threshold.size, unit.formats.tensors["state"].bits
+    threshold, f, f_out = (
+        integers(node.threshold),
+        unit.points("state", n),
+        unit.points("output", n),
+    )
+    last, rest, error = [0] * n, [0] * n, [0] * n
+
+    def one(i: int, x: int) -> int:
+        now = unit.fit(x << (f[i] - unit.f_in[i]), bits, i, "x")
+        d = unit.fit(now - last[i] + rest[i], bits, i, "d")
+        if node.error == "accumulated":
+            error[i] = unit.fit(error[i] + d, bits, i, "error")
+        else:
+            error[i] = d
+        sent = d if abs(error[i]) >= threshold[i] else 0
+        if sent:
+            error[i] = 0
+        last[i], rest[i] = now, d - sent
+        return unit.fit_output(sent >> (f[i] - f_out[i]), i)
+
+    return lambda x: [one(i, value) for i, value in enumerate(x)]

@@ -11,7 +11,12 @@ from numba import njit, prange
 from pspike_deploy.graph.loihi_neurons import (
     LOIHI_LIF_AMOUNTS,
     LOIHI_LIF_DECAYS,
+    RESONATE_DECAYS,
+    RESONATE_GAINS,
+    RESONATE_VECTORS,
+    DeltaEncoder,
     LoihiLIF,
+    ResonateAndFire,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
@@ -127,3 +132,121 @@ def loihi_lif(
         *found.arrays,
     )
     return spikes, membranes, found
+
+
+@njit(parallel=True, cache=True)
+def _resonate(
+    x: Any,
+    vectors: Any,
+    shifts: Any,
+    gain_shifts: Any,
+    bits: Any,
+    wrap: Any,
+    spikes: Any,
+    overflows: Any,
+    first: Any,
+) -> None:
+    samples, steps, neurons = spikes.shape
+    cos, sin, real_gain, imaginary_gain, threshold = vectors
+    cos_shift, sin_shift = shifts
+    for sample in prange(samples):
+        re, im = np.zeros(neurons, np.int64), np.zeros(neurons, np.int64)
+        for step in range(steps):
+            for i in range(neurons):
+                at = (sample, step, i)
+                new_re = toward_zero(cos[i] * re[i], cos_shift)
+                new_re -= toward_zero(sin[i] * im[i], sin_shift)
+                new_re += _half_up(real_gain[i] * x[sample, step, i], gain_shifts[0, i])
+                new_im = toward_zero(sin[i] * re[i], sin_shift)
+                new_im += toward_zero(cos[i] * im[i], cos_shift)
+                arriving = imaginary_gain[i] * x[sample, step, neurons + i]
+                new_im += _half_up(arriving, gain_shifts[1, i])
+                below = im[i] < 0
+                re[i] = register(new_re, bits, wrap, overflows, first, at)
+                im[i] = register(new_im, bits, wrap, overflows, first, at)
+                fires = re[i] >= threshold[i] and im[i] >= 0 and below
+                spikes[sample, step, i] = 1 if fires else 0
+
+
+def resonate_and_fire(
+    node: ResonateAndFire, formats: NodeQuantization, x: IntArray, point: int, *, wrap: bool = False
+) -> tuple[IntArray, Overflows]:
+    """Resonate-and-fire neurons over whole sequences; arguments as of :func:`loihi_lif`.
+
+    ``x``: (sample, step, 2 neurons). Returns spikes (sample, step, neuron), and the overflows.
+    """
+    tensors, neurons = formats.tensors, node.threshold.size
+    gain_shifts = np.zeros((2, neurons), np.int64)
+    for row, name in zip(gain_shifts, RESONATE_GAINS, strict=True):
+        row[:] = tensors[name].fractions() + point - tensors["state"].fractions()
+    spikes = np.zeros((*x.shape[:2], neurons), np.int64)
+    found = Overflows.of(len(x))
+    _resonate(
+        np.ascontiguousarray(x),
+        np.stack([getattr(node, f).astype(np.int64) for f in RESONATE_VECTORS]),
+        tuple(int(tensors[f].fractions()) for f in RESONATE_DECAYS),
+        gain_shifts,
+        tensors["state"].bits,
+        int(wrap),
+        spikes,
+        *found.arrays,
+    )
+    return spikes, found
+
+
+@njit(parallel=True, cache=True)
+def _delta(
+    x: Any,
+    threshold: Any,
+    accumulated: Any,
+    in_shift: Any,
+    out_shift: Any,
+    bits: Any,
+    wrap: Any,
+    y: Any,
+    overflows: Any,
+    first: Any,
+) -> None:
+    samples, steps, neurons = x.shape
+    for sample in prange(samples):
+        last, rest, error = (
+            np.zeros(neurons, np.int64),
+            np.zeros(neurons, np.int64),
+            np.zeros(neurons, np.int64),
+        )
+        for step in range(steps):
+            for i in range(neurons):
+                at = (sample, step, i)
+                now = register(x[sample, step, i] << in_shift, bits, wrap, overflows, first, at)
+                d = register(now - last[i] + rest[i], bits, wrap, overflows, first, at)
+                compared = d
+                if accumulated:
+                    compared = register(error[i] + d, bits, wrap, overflows, first, at)
+                sent = d if abs(compared) >= threshold[i] else 0
+                error[i] = 0 if sent != 0 else compared
+                last[i], rest[i] = now, d - sent
+                y[sample, step, i] = sent >> out_shift
+
+
+def delta_encoder(
+    node: DeltaEncoder, formats: NodeQuantization, x: IntArray, point: int, *, wrap: bool = False
+) -> tuple[IntArray, Overflows]:
+    """Delta encoders over whole sequences; arguments as of :func:`loihi_lif`.
+
+    Returns what they send before its register limit, (sample, step, neuron), and the overflows.
+    """
+    f_state = int(formats.tensors["state"].fractions())
+    y = np.zeros(x.shape, np.int64)
+    found = Overflows.of(len(x))
+    _delta(
+        np.ascontiguousarray(x),
+        node.threshold.astype(np.int64),
+        int(node.error == "accumulated"),
+        f_state - point,
+        f_state - int(formats.output.fractions()),
+        formats.tensors["state"].bits,
+        int(wrap),
+        y,
+        *found.arrays,
+    )
+    return y, found

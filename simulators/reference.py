@@ -27,6 +27,7 @@ from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     Convolution,
+    DeltaEncoder,
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
@@ -34,6 +35,7 @@ from pspike_deploy.graph.nodes import (
     MeanPool,
     Multiply,
     Node,
+    ResonateAndFire,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -363,6 +365,18 @@ class _TwoState:
 def _(node: LoihiLIF, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     spikes, run.state_peaks[name] = loihi_reference.lif(node, inputs[0], run.tensor)
     return spikes
+
+
+@node_output.register
+def _(node: ResonateAndFire, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
+    spikes, run.state_peaks[name] = loihi_reference.resonate(node, inputs[0], run.tensor)
+    return spikes
+
+
+@node_output.register
+def _(node: DeltaEncoder, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
+    sent, run.state_peaks[name] = loihi_reference.delta(node, inputs[0], run.tensor)
+    return sent
 
 
 @node_output.register

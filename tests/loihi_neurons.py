@@ -7,8 +7,11 @@ the simulators.
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,8 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization, Semantics
 from pspike_deploy.numerics.fixed_point import Format
+from pspike_deploy.simulators.lava.child import run_bundle, time_limit
+from pspike_deploy.simulators.lava.environment import bundle_file, find_lava_python
 
 Array = npt.NDArray[Any]
 
@@ -209,3 +214,41 @@ def float_graph(rng: np.random.Generator, layer: LoihiLIF, inputs: int = 5) -> G
         "output": Output((4,)),
     }
     return Graph(nodes, tuple(itertools.pairwise(nodes)))
+
+
+def chain_graph(
+    nodes: dict[str, tuple[Any, NodeQuantization]], inputs: int, input_format: Format, policy: str
+) -> Graph:
+    """Input, Quantize, and integer nodes with their formats, one behind the other."""
+    last, _ = list(nodes.values())[-1]
+    every: dict[str, Any] = {"input": Input((inputs,)), "a_quantize": Quantize((inputs,))}
+    every |= {name: node for name, (node, _) in nodes.items()}
+    every["output"] = Output(last.output_shape)
+    quantization = {"a_quantize": NodeQuantization(input_format)}
+    quantization |= {name: formats for name, (_, formats) in nodes.items()}
+    semantics = Semantics(noise_bits=16, overflow=policy, quantization=quantization)
+    return Graph(every, tuple(itertools.pairwise(every)), semantics)
+
+
+# --- stock processes of Lava ----------------------------------------------------------------------
+
+
+def stock_process(folder: Path, process: str, x: Array, weight: Array, **p: Any) -> dict[str, Any]:
+    """What ``stock_neurons.py`` writes for a process behind a ``Dense``, in Lava's environment.
+
+    Stock synapses deliver one step later.
+    """
+    folder.mkdir()
+    for name in ("lava_compat.py", "parent_watch.py"):
+        shutil.copy(bundle_file(name), folder / name)
+    shutil.copy(Path(__file__).with_name("stock_neurons.py"), folder / "run.py")
+    np.savez(folder / "case.npz", process=process, x=x.astype(int), weight=weight, **p)
+    content: dict[str, Any] = run_bundle(
+        folder,
+        arguments=[str(folder / "case.npz"), "result.json"],
+        result="result.json",
+        environment=find_lava_python(),
+        time_limit_s=time_limit(len(x), 5),
+        read=lambda path: json.loads(path.read_text("utf-8")),
+    ).content
+    return content

@@ -76,7 +76,10 @@ class Node:
 
     def step(self, inputs: list[Array], seed: int, sample: int, step: int) -> dict[str, Any]:
         names = {**self.fixed, "first": np.int64(step == 0)}
-        names |= dict(zip(self.entry["names"], inputs, strict=True))
+        wanted = self.entry["names"]
+        if len(wanted) > len(inputs) == 1:
+            inputs = np.split(inputs[0], len(wanted))
+        names |= dict(zip(wanted, inputs, strict=True))
         for fact in self.entry["noise"]:
             names[fact["name"]] = self.draw(fact, seed, sample, step)
         if step == 0:
@@ -124,9 +127,9 @@ class Group:
             for node in self.nodes:
                 inputs = [values[name] for name in node.entry["inputs"]]
                 names = node.step(inputs, seed, sample, step)
-                message = values[node.entry["node"]] = np.broadcast_to(
-                    names["y"], (self.program["neurons"],)
-                )
+                y = names["y"]
+                message = y if np.ndim(y) else np.full(self.program["neurons"], y)
+                values[node.entry["node"]] = message
                 kept = found.setdefault(node.entry["node"], {"y": [], "Q": []})
                 kept["y"].append(message)
                 if "Q" in names:

@@ -125,7 +125,7 @@ def test_parameters_are_counted() -> None:
 def test_every_node_type_is_in_the_table_by_its_name() -> None:
     assert all(cls.__name__ == name for name, cls in NODE_TYPES.items())
     neurons = {"TwoStateNeuron", "LeakyIntegrator", "SoftmaxSum"}  # see test_two_state.py
-    neurons |= {"LoihiLIF"}  # see test_loihi_lif.py
+    neurons |= {"LoihiLIF", "ResonateAndFire", "DeltaEncoder"}  # see test_loihi_*.py
     others = {"SecondOrderSSM", "Convolution", "Multiply"}  # have tests of their own
     assert {*CHAIN_TYPES, *neurons, *others, "Input", "Output", "Quantize"} == set(NODE_TYPES)
 

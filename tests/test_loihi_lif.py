@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +29,7 @@ from pspike_deploy.quantize.ranges import Interval
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import fixed_point, interpreter, reference
 from pspike_deploy.simulators.lava import backend as lava
-from pspike_deploy.simulators.lava.child import run_bundle, time_limit
-from pspike_deploy.simulators.lava.environment import bundle_file, find_lava_python
+from pspike_deploy.simulators.lava.environment import find_lava_python
 from pspike_deploy.simulators.loihi_kernels import loihi_lif
 from pspike_deploy.verify.compare import compare
 from pspike_deploy.verify.expressions import expression
@@ -45,6 +42,7 @@ from tests.loihi_neurons import (
     float_layer,
     integer_graph,
     lava_lif_run,
+    stock_process,
 )
 
 NOISE = Noise.philox(0)
@@ -368,7 +366,7 @@ def test_lava_agrees_in_every_value(tmp_path: Path) -> None:
 @pytest.mark.lava
 def test_lavas_own_lif_fires_at_the_same_steps(tmp_path: Path) -> None:
     """Stock Dense and LIF, in a process of their own, against the integer graph."""
-    environment = find_lava_python()
+    find_lava_python()
     rng = np.random.default_rng(9)
     n, steps = 24, 200
     du = rng.choice([0, 500, 2000, 4095], n)
@@ -382,22 +380,9 @@ def test_lavas_own_lif_fires_at_the_same_steps(tmp_path: Path) -> None:
     }
     weight = 2 * rng.integers(-40, 50, (n, 5))
     x = (rng.random((1, steps, 5)) < 0.3).astype(float)
-    folder = tmp_path / "stock"
-    folder.mkdir()
-    for name in ("lava_compat.py", "parent_watch.py"):
-        shutil.copy(bundle_file(name), folder / name)
-    shutil.copy(Path(__file__).with_name("stock_lif.py"), folder / "run.py")
-    np.savez(folder / "case.npz", weight=weight, x=x[0].astype(int), **p)
-    done = run_bundle(
-        folder,
-        arguments=[str(folder / "case.npz"), "spikes.json"],
-        result="spikes.json",
-        environment=environment,
-        time_limit_s=time_limit(steps, 4),
-        read=lambda path: np.array(json.loads(path.read_text("utf-8"))),
-    )
+    stock = stock_process(tmp_path / "stock", "LIF", x[0], weight, **p)
     graph = integer_graph(lava_lif(n, **p), weight)
     found = both(graph, x)[0].values[LAYER][0]
     # Stock synapses deliver one step later.
-    assert np.array_equal(done.content[1:], found[:-1])
+    assert np.array_equal(stock["y"][1:], found[:-1])
     assert 0.02 < found.mean() < 0.9

@@ -19,8 +19,11 @@ from pspike_deploy.exporters.loihi.neuron_programs import neuron_programs
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.instructions import instructions
 from pspike_deploy.graph.integer_steps import FUNCTIONS, STEPS, step_of
-from pspike_deploy.graph.nodes import Linear, RecurrentNeuron
+from pspike_deploy.graph.loihi_neurons import lava_rf
+from pspike_deploy.graph.nodes import DeltaEncoder, Linear, RecurrentNeuron
+from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.models.to_graph import to_graph
+from pspike_deploy.numerics.fixed_point import Format
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.quantize.quantize import quantize
@@ -29,7 +32,7 @@ from pspike_deploy.simulators import fixed_point
 from pspike_deploy.sources import load_data, load_model
 from tests import neuron_interpreter
 from tests.graphs import small_input, small_integer_graph
-from tests.loihi_neurons import float_graph, float_layer
+from tests.loihi_neurons import chain_graph, float_graph, float_layer
 from tests.test_gated_unit import gated_graph
 from tests.test_two_state_deployment import STARTS
 from tests.test_two_state_networks import CONFIG, random_input, random_network
@@ -138,6 +141,33 @@ def test_programs_of_loihis_own_neurons_give_every_integer(tie: str, recurrent: 
     integer = quantize(graph, x)
     assert_programs_compute_the_graph(integer, x, (0, 1))
     assert formulas_hold(integer) >= 4 + recurrent
+
+
+@pytest.mark.parametrize("error", ["last", "accumulated"])
+def test_programs_of_resonators_and_delta_encoders_give_every_integer(error: str) -> None:
+    rng = np.random.default_rng(5)
+    node, formats = lava_rf(6, sin_decay=1408, cos_decay=3754, vth=100)
+    state = Format(24, 9)
+    delta = DeltaEncoder(rng.integers(0, 2000, 4).astype(np.int32), error)
+    encodes = NodeQuantization(Format(24, 3), {"threshold": state, "state": state}, "floor")
+    exact = NodeQuantization(Format(32, 0), {"weight": Format(9, 0)}, "exact")
+    graph = chain_graph(
+        {
+            "a_synapses": (Linear(rng.integers(-90, 90, (12, 5))), exact),
+            "b_neurons": (node, formats),
+            "c_synapses": (Linear(rng.integers(-90, 90, (4, 6))), exact),
+            "d_delta": (delta, encodes),
+        },
+        5,
+        Format(2, 0),
+        "error",
+    )
+    x = (rng.random((2, 40, 5)) < 0.4).astype(float)
+    found = fixed_point.run(graph, x, noise=Noise.philox(SEED))
+    assert found.values["b_neurons"].any()
+    assert found.values["d_delta"].any()
+    assert_programs_compute_the_graph(graph, x, (0, 1))
+    assert formulas_hold(graph) == 6
 
 
 # --- the document ----------------------------------------------------------------------------

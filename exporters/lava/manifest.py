@@ -130,6 +130,7 @@ def _group(graph: Graph, number: int, group: Group) -> dict[str, Any]:
         "name": group.name,
         "kind": group.kind,
         "neurons": shape[0],
+        "outputs": graph.nodes[group.nodes[-1]].output_shape[0],
         "latency": group.latency,
         "inputs": {
             port: _arrival(arrival)

@@ -21,12 +21,16 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.loihi_neurons import (
     LOIHI_LIF_AMOUNTS,
     LOIHI_LIF_DECAYS,
+    RESONATE_DECAYS,
+    RESONATE_GAINS,
+    RESONATE_VECTORS,
 )
 from pspike_deploy.graph.neurons import TWO_STATE_COEFFICIENTS, TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
+    DeltaEncoder,
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
@@ -35,6 +39,7 @@ from pspike_deploy.graph.nodes import (
     Multiply,
     Node,
     Quantize,
+    ResonateAndFire,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -285,6 +290,29 @@ def _(node: LoihiLIF, place: Place) -> Operation:
         arrays["recurrent_gain"] = _integers(node.recurrent_gain)
     settings |= {"state_bits": place.formats.tensors["state"].bits, "tie": node.tie}
     return Operation("LoihiLIF", settings, arrays, state_words=4)
+
+
+@to_operation.register
+def _(node: ResonateAndFire, place: Place) -> Operation:
+    settings: dict[str, Any] = {f"{f}_shift": _shift(place.f(f)) for f in RESONATE_DECAYS}
+    for gain in RESONATE_GAINS:
+        settings[f"{gain}_shift"] = _shift(place.f(gain) + place.f_in - place.f("state"))
+    settings["state_bits"] = place.formats.tensors["state"].bits
+    arrays = {field: _integers(getattr(node, field)) for field in RESONATE_VECTORS}
+    return Operation("ResonateAndFire", settings, arrays, state_words=1)
+
+
+@to_operation.register
+def _(node: DeltaEncoder, place: Place) -> Operation:
+    settings = {
+        "in_shift": _shift(place.f("state") - place.f_in),
+        "out_shift": _shift(place.f("state") - place.f_out),
+        "state_bits": place.formats.tensors["state"].bits,
+        "bits": place.formats.output.bits,
+        "error": node.error,
+    }
+    arrays = {"threshold": _integers(node.threshold)}
+    return Operation("DeltaEncoder", settings, arrays, state_words=3)
 
 
 @to_operation.register

@@ -17,7 +17,12 @@ from pspike_deploy.exporters.lava.groups import READOUT, Group, Partition
 from pspike_deploy.exporters.lava.programs import Operation, has_operation, operation_of
 from pspike_deploy.exporters.lava.refusals import Refusal
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_AMOUNTS, LOIHI_LIF_DECAYS
+from pspike_deploy.graph.loihi_neurons import (
+    LOIHI_LIF_AMOUNTS,
+    LOIHI_LIF_DECAYS,
+    RESONATE_DECAYS,
+    RESONATE_GAINS,
+)
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import (
     ACTIVATION_KINDS,
@@ -25,6 +30,7 @@ from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
+    DeltaEncoder,
     DiagonalSSM,
     Input,
     LeakyIntegrator,
@@ -35,6 +41,7 @@ from pspike_deploy.graph.nodes import (
     Node,
     Output,
     RecurrentNeuron,
+    ResonateAndFire,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -154,7 +161,7 @@ def _shift_in_range(name: str, node: Node, key: str, value: int | list[int]) -> 
     """Shifts are at most 62; only those of ``half_up`` may be negative."""
     low, high = int(np.min(value)), int(np.max(value))
     rounds_up = isinstance(node, ChannelAffine | Bernoulli | MeanPool | Multiply)
-    rounds_up = rounds_up or key in ("start_shift", "recurrent_shift", "input_gain_shift")
+    rounds_up = rounds_up or key in _HALF_UP_SHIFTS
     least = -LONGEST_SHIFT if rounds_up else 0
     if low < least or high > LONGEST_SHIFT:
         yield Refusal(
@@ -163,6 +170,13 @@ def _shift_in_range(name: str, node: Node, key: str, value: int | list[int]) -> 
             f"{least} … {LONGEST_SHIFT} are possible",
             "quantise with binary points that differ less",
         )
+
+
+#: Shifts of ``half_up`` beside those of the nodes that round so throughout.
+_HALF_UP_SHIFTS: Final = (
+    *("start_shift", "recurrent_shift", "input_gain_shift"),
+    *(f"{name}_shift" for name in RESONATE_GAINS),
+)
 
 
 def _left(operation: Operation) -> int:
@@ -263,6 +277,24 @@ def _(node: LoihiLIF, operation: Operation, graph: Graph, inputs: list[int]) -> 
         returned = row * peak["recurrent_gain"]
         gained += _gained(returned, operation.settings["recurrent_shift"])
     return decayed + gained + amounts + 2 * state
+
+
+@largest_intermediate.register
+def _(node: ResonateAndFire, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    state = 1 << (int(operation.settings["state_bits"]) - 1)
+    peak = {name: _peak(array) for name, array in operation.parameters.items()}
+    turned = sum(peak[name] for name in RESONATE_DECAYS) * state
+    gained = [
+        _gained(peak[name] * inputs[0], operation.settings[f"{name}_shift"])
+        for name in RESONATE_GAINS
+    ]
+    return turned + max(gained)
+
+
+@largest_intermediate.register
+def _(node: DeltaEncoder, operation: Operation, graph: Graph, inputs: list[int]) -> int:
+    state = 1 << (int(operation.settings["state_bits"]) - 1)
+    return max(_gained(inputs[0], -int(operation.settings["in_shift"])), 4 * state)
 
 
 def _gained(product: int, shift: int | list[int]) -> int:

@@ -118,15 +118,18 @@ def _connections(
     if group.synaptic is not None and isinstance(first, Linear):
         name, source = group.nodes[0], group.synaptic.source
         shift = group_shift(graph, group) if stock else None
-        for suffix, weight in _by_shift(first.weight, shift):
-            yield from _matrix(graph, (name, "weight", suffix), weight, source, profile)
+        parts = np.split(first.weight, len(first.weight) // _width(graph, group.name))
+        for i, part in enumerate(parts):
+            for suffix, weight in _by_shift(part, shift):
+                place = (name, f"weight[{i}]" if len(parts) > 1 else "weight", suffix)
+                yield from _matrix(graph, place, weight, source, profile)
     if group.recurrent and isinstance(last, RecurrentNeuron):
         shift = None
         if stock and isinstance(last, LoihiLIF):
             shift = recurrent_shift(graph, group.name)
         for suffix, weight in _by_shift(last.recurrent_weight, shift):
-            tensor = (group.name, "recurrent_weight", suffix)
-            yield from _matrix(graph, tensor, weight, group.name, profile)
+            place = (group.name, "recurrent_weight", suffix)
+            yield from _matrix(graph, place, weight, group.name, profile)
     neurons = _width(graph, group.name)
     for arrival in group.graded:
         pattern = Band(neurons, neurons)
@@ -152,7 +155,8 @@ def _matrix(
     stated = graph.semantics.quantization.get(node)
     graded = not graph.nodes[source].spikes
     register = profile.count("weight_register_bits")
-    bits = min(stated.tensors[tensor].bits, register) if stated else register
+    form = stated.tensors.get(tensor.partition("[")[0]) if stated else None
+    bits = min(form.bits, register) if form else register
     found = register_fit(weight, register, profile.count("weight_exponent_max"))
     if found.fit != "split":
         yield Connection(name, source, pattern_of(weight != 0), bits, graded)

@@ -34,12 +34,14 @@ _TENSORS: Final[Mapping[str, str]] = {
     for part in ("re", "im")
 }
 #: Settings that choose between statements, and are no constants.
-_CHOICES: Final = ("order", "reset", "tie", "site")
+_CHOICES: Final = ("order", "reset", "tie", "site", "error")
 
 _ORDER: Final = (
     "At the first step of a sample all states are set to 0 and the instructions 'start' run; then, "
     "in every step, the nodes of a group in their order, and of each node its 'instructions'. The "
-    "last node's y leaves the group as its message. Names of other nodes stand for their y."
+    "last node's y leaves the group as its message. Names of other nodes stand for their y. A node "
+    "with more 'names' than 'inputs' has several values for each neuron: an input holds all first "
+    "ones, then all second ones."
 )
 
 

@@ -19,11 +19,13 @@ from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     Convolution,
+    DeltaEncoder,
     DiagonalSSM,
     LoihiLIF,
     Multiply,
     Output,
     Quantize,
+    ResonateAndFire,
     SecondOrderSSM,
     TwoStateNeuron,
 )
@@ -85,6 +87,22 @@ def oscillators_need_a_program(subject: Subject) -> Found:
     if not subject.programmable:
         for name, _ in subject.nodes(SecondOrderSSM):
             yield name, "velocity and position with factors of their own"
+
+
+@unsupported(fix=_LOIHI2)
+def resonators_need_a_program(subject: Subject) -> Found:
+    """Two states that turn into each other are no part of a fixed neuron."""
+    if not subject.programmable:
+        for name, _ in subject.nodes(ResonateAndFire):
+            yield name, "a rotation of two states"
+
+
+@unsupported(fix=_LOIHI2)
+def delta_encoders_need_a_program(subject: Subject) -> Found:
+    """A fixed neuron sends spikes, and no changes of its input."""
+    if not subject.programmable:
+        for name, _ in subject.nodes(DeltaEncoder):
+            yield name, "it sends what changed, as an integer"
 
 
 @unsupported(fix=_LOIHI2)

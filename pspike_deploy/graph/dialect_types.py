@@ -21,7 +21,7 @@ from pspike_deploy.graph.core_types import (
     shape_text,
 )
 from pspike_deploy.graph.layout import field_kind
-from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS, RESONATE_VECTORS
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.node import Node
 from pspike_deploy.graph.nodes import NODE_TYPES
@@ -53,6 +53,8 @@ _PATTERNS: Final[dict[str, _Pattern]] = {
         "recurrent_weight": ("synapses", "synapses"),
         "recurrent_gain": ("synapses",),
     },
+    "ResonateAndFire": dict.fromkeys(RESONATE_VECTORS, _NEURONS),
+    "DeltaEncoder": {"threshold": _NEURONS},
     "LeakyIntegrator": {"decay": _NEURONS},
     "SoftmaxSum": {"table": ("entries",)},
 }
@@ -90,7 +92,7 @@ def _disagreement(pattern: _Pattern) -> Callable[[FieldValues], str]:
     return disagreement
 
 
-def _ports(pattern: _Pattern) -> Callable[[FieldValues, Shape | None], Ports]:
+def _ports(pattern: _Pattern, inputs: int) -> Callable[[FieldValues, Shape | None], Ports]:
     vectors = [name for name, axes in pattern.items() if axes == _NEURONS]
 
     def ports(values: FieldValues, arriving: Shape | None) -> Ports:
@@ -100,7 +102,7 @@ def _ports(pattern: _Pattern) -> Callable[[FieldValues, Shape | None], Ports]:
         array = values.get(vectors[0])
         if not isinstance(array, np.ndarray) or array.ndim != 1 or _disagreement(pattern)(values):
             return None, None
-        return array.shape, array.shape
+        return (inputs * array.size,), array.shape
 
     return ports
 
@@ -109,7 +111,7 @@ def type_rule(cls: type[Node], axes: _Pattern) -> TypeRule:
     """What the audit checks of a node type: its fields, and the axes of its arrays."""
     return TypeRule(
         fields={field.name: _KINDS[field_kind(field)] for field in fields(cls)},
-        ports=_ports(axes),
+        ports=_ports(axes, cls.inputs_per_neuron),
         shapes=_disagreement(axes),
     )
 
@@ -161,6 +163,8 @@ INTEGER_TYPES: Final[dict[str, IntegerRule]] = {
         "toward_zero",
         (*LOIHI_LIF_VECTORS, "recurrent_weight", "recurrent_gain", "state"),
     ),
+    "ResonateAndFire": IntegerRule("toward_zero", (*RESONATE_VECTORS, "state")),
+    "DeltaEncoder": IntegerRule("floor", ("threshold", "state")),
     "LeakyIntegrator": IntegerRule("toward_zero", ("decay", "state")),
     "SoftmaxSum": IntegerRule("half_up", ("table", "state")),
 }

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS, RESONATE_DECAYS, RESONATE_GAINS
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS
 
 #: Functions of expressions, with their meaning.
@@ -71,7 +71,8 @@ class IntegerStep:
         draws: noise integers.
         constants: formula of each constant that follows from binary points: ``f_in``, ``f_out``,
             ``f_<tensor>``, ``k`` and ``g`` (``table_step_bits``).
-        inputs: names of the inputs.
+        inputs: names of the inputs; more than there are where an input has several values for each
+            neuron, all first ones in front.
     """
 
     statements: tuple[str, ...]
@@ -199,6 +200,24 @@ def _loihi_lif(settings: Mapping[str, Any]) -> IntegerStep:
     )
 
 
+def _delta_encoder(settings: Mapping[str, Any]) -> IntegerStep:
+    gathers = settings["error"] == "accumulated"
+    compared = "gathered" if gathers else "d"
+    statements = (
+        "now = fit(x << in_shift, state_bits)",
+        "d = fit(now - last + rest, state_bits)",
+        *(("gathered = fit(gathered + d, state_bits)",) if gathers else ()),
+        f"sent = d if abs({compared}) >= threshold else 0",
+        "last = now",
+        "rest = d - sent",
+        *(("gathered = 0 if sent else gathered",) if gathers else ()),
+        "y = fit(sent >> out_shift, bits)",
+    )
+    states = ("last", "rest", *(("gathered",) if gathers else ()))
+    shifts = {"in_shift": "f_state - f_in", "out_shift": "f_state - f_out"}
+    return IntegerStep(statements, dict.fromkeys(states, "state_bits"), constants=shifts)
+
+
 def _leaky_integrator(settings: Mapping[str, Any]) -> IntegerStep:
     random = settings["site"] >= 0
     return IntegerStep(
@@ -297,5 +316,24 @@ STEPS: Final[dict[str, IntegerStep | StepOf]] = {
     ),
     "TwoStateNeuron": _two_state,
     "LoihiLIF": _loihi_lif,
+    "ResonateAndFire": IntegerStep(
+        lines(
+            """
+            before = im
+            turned = toward_zero(cos_decay * re, cos_decay_shift) - toward_zero(sin_decay * im, sin_decay_shift)
+            im = toward_zero(sin_decay * re, sin_decay_shift) + toward_zero(cos_decay * im, cos_decay_shift)
+            re = fit(turned + half_up(real_gain * x_re, real_gain_shift), state_bits)
+            im = fit(im + half_up(imaginary_gain * x_im, imaginary_gain_shift), state_bits)
+            y = (re >= threshold) * (im >= 0) * (before < 0)
+            """  # noqa: E501
+        ),
+        states={"re": "state_bits", "im": "state_bits"},
+        constants={
+            **{f"{name}_shift": f"f_{name}" for name in RESONATE_DECAYS},
+            **{f"{name}_shift": f"f_{name} + f_in - f_state" for name in RESONATE_GAINS},
+        },
+        inputs=("x_re", "x_im"),
+    ),
+    "DeltaEncoder": _delta_encoder,
     "LeakyIntegrator": _leaky_integrator,
 }

@@ -13,15 +13,17 @@ import numpy as np
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS, RESONATE_DECAYS, RESONATE_GAINS
 from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
+    DeltaEncoder,
     DiagonalSSM,
     LeakyIntegrator,
     LoihiLIF,
     MeanPool,
     Multiply,
+    ResonateAndFire,
     SecondOrderSSM,
     TwoStateNeuron,
 )
@@ -36,7 +38,8 @@ PRODUCT_BITS: Final = 62
 
 _MULTIPLYING: Final = (
     *(ChannelAffine, Bernoulli, MeanPool, DiagonalSSM, Multiply),
-    *(TwoStateNeuron, LoihiLIF, LeakyIntegrator, SecondOrderSSM),
+    *(TwoStateNeuron, LoihiLIF, ResonateAndFire, DeltaEncoder),
+    *(LeakyIntegrator, SecondOrderSSM),
 )
 
 
@@ -77,11 +80,17 @@ def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tu
         factors = max(form.bits for form in tensors.values()) + tensors["state"].bits
         gain = tensors.get("recurrent_gain", tensors["state"])
         shifts = gain.fractions() - tensors["state"].fractions()
-    elif isinstance(node, LoihiLIF):
-        factors = max(tensors[name].bits for name in LOIHI_LIF_DECAYS) + tensors["state"].bits
-        factors = max(factors, tensors["input_gain"].bits + source.bits)
-        shifts = tensors["input_gain"].fractions() + source.fractions()
-        if node.is_recurrent:
+    elif isinstance(node, DeltaEncoder):
+        shift = int(tensors["state"].fractions() - source.fractions())
+        factors, shifts = source.bits + shift + 2, np.asarray(0)
+    elif isinstance(node, LoihiLIF | ResonateAndFire):
+        decays = LOIHI_LIF_DECAYS if isinstance(node, LoihiLIF) else RESONATE_DECAYS
+        factors = max(tensors[name].bits for name in decays) + tensors["state"].bits
+        gains = ("input_gain",) if isinstance(node, LoihiLIF) else RESONATE_GAINS
+        factors = max(factors, *(tensors[name].bits + source.bits for name in gains))
+        shifts = np.concatenate([np.atleast_1d(tensors[name].fractions()) for name in gains])
+        shifts = shifts + source.fractions()
+        if isinstance(node, LoihiLIF) and node.is_recurrent:
             shifts = np.append(shifts, tensors["recurrent_gain"].fractions())
         shifts = shifts - tensors["state"].fractions()
     elif isinstance(node, LeakyIntegrator):

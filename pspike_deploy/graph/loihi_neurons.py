@@ -76,6 +76,117 @@ class LoihiLIF(Node):
         return self.recurrent_weight.size > 0
 
 
+#: Fields of :class:`ResonateAndFire` with one number per neuron: those that turn the states, the
+#: gains of the two inputs, and all.
+RESONATE_DECAYS: Final = ("cos_decay", "sin_decay")
+RESONATE_GAINS: Final = ("real_gain", "imaginary_gain")
+RESONATE_VECTORS: Final = (*RESONATE_DECAYS, *RESONATE_GAINS, "threshold")
+
+
+@dataclass(frozen=True, eq=False)
+class ResonateAndFire(Node):
+    """Resonate-and-fire neuron of Loihi: a damped rotation that fires once per turn; no reset.
+
+        re[t] = cos_decay re[t-1] - sin_decay im[t-1] + real_gain x_re[t]
+        im[t] = sin_decay re[t-1] + cos_decay im[t-1] + imaginary_gain x_im[t]
+        s[t]  = 1 if re[t] >= threshold and im[t] >= 0 > im[t-1] else 0
+
+    All arrays (neurons,). The input has (2 neurons,) values: all x_re, then all x_im. With period P
+    and damping d: cos_decay = (1 - d) cos(2 pi / P), sin_decay likewise. In integers this is the
+    fixed-point ``lava.proc.rf.RF`` of Lava 0.10. Izhikevich, Neural Networks 14 (2001).
+    """
+
+    spikes: ClassVar[bool] = True
+    scales_input: ClassVar[bool] = True
+    inputs_per_neuron: ClassVar[int] = 2
+
+    cos_decay: Array
+    sin_decay: Array
+    real_gain: Array
+    imaginary_gain: Array
+    threshold: Array
+
+    @property
+    def input_shape(self) -> Shape:
+        return (2 * int(self.threshold.size),)
+
+    @property
+    def output_shape(self) -> Shape:
+        return tuple(self.threshold.shape)
+
+    @property
+    def state_words(self) -> int:
+        return 2 * int(self.threshold.size)
+
+
+#: What a delta encoder compares with its threshold; see :class:`DeltaEncoder`.
+DELTA_ERRORS: Final = ("last", "accumulated")
+
+
+@dataclass(frozen=True, eq=False)
+class DeltaEncoder(Node):
+    """Sends changes of its input once they are large: the delta half of sigma-delta neurons.
+
+        d[t] = x[t] - x[t-1] + q[t-1]
+        e[t] = d[t], or e[t-1] + d[t] where ``error`` is accumulated
+        y[t] = d[t] if |e[t]| >= threshold else 0
+        q[t] = d[t] - y[t]; an accumulated e[t] is 0 where y[t] is not
+
+    ``threshold`` (neurons,), at least 0; ``error``: ``last`` or ``accumulated``. The input is what
+    a sigma neuron has added up (a LeakyIntegrator of decay 1), or anything else. In integers this
+    is the fixed-point ``lava.proc.sdn.Delta`` of Lava 0.10, and behind a sigma neuron, an offset
+    and a rectifier its ``SigmaDelta``.
+    """
+
+    integrates: ClassVar[bool] = True
+
+    threshold: Array
+    error: str = "last"
+
+    @property
+    def input_shape(self) -> Shape:
+        return tuple(self.threshold.shape)
+
+    @property
+    def state_words(self) -> int:
+        return (2 + (self.error == "accumulated")) * int(self.threshold.size)
+
+
+def lava_rf(
+    neurons: int,
+    *,
+    sin_decay: npt.ArrayLike,
+    cos_decay: npt.ArrayLike,
+    vth: npt.ArrayLike,
+    state_exp: int = LOIHI_INPUT_SHIFT,
+) -> tuple[ResonateAndFire, NodeQuantization]:
+    """Integer node and formats of a fixed-point ``lava.proc.rf.RF`` with 12 decay bits.
+
+    Args:
+        neurons: number of neurons; the next three arguments are one number for all, or (neurons,).
+        sin_decay, cos_decay: integers within ±4096, as Lava holds them.
+        vth: threshold in units of the input; integers.
+        state_exp: shift of the input, 0 … 7.
+
+    Raises:
+        PspikeError: E-USAGE where a parameter is no integer or outside of its range.
+    """
+    shift = int(_vector("state_exp", state_exp, 0, 7, 1)[0])
+    most = LOIHI_STATE_FORMAT.limit >> shift
+    arrays = {
+        "cos_decay": _vector("cos_decay", cos_decay, -4096, 4096, neurons),
+        "sin_decay": _vector("sin_decay", sin_decay, -4096, 4096, neurons),
+        **dict.fromkeys(RESONATE_GAINS, np.full(neurons, 1 << shift)),
+        "threshold": _vector("vth", vth, -most, most, neurons) << shift,
+    }
+    state = Format(LOIHI_STATE_FORMAT.bits, shift)
+    tensors = dict.fromkeys(RESONATE_DECAYS, LOIHI_DECAY_FORMAT)
+    tensors |= dict.fromkeys(RESONATE_GAINS, Format(16, shift))
+    tensors |= {"threshold": state, "state": state}
+    stored: dict[str, Any] = {name: array.astype(np.int32) for name, array in arrays.items()}
+    return ResonateAndFire(**stored), NodeQuantization(Format(2, 0), tensors, "toward_zero")
+
+
 def lava_lif(
     neurons: int,
     *,
@@ -109,19 +220,7 @@ def lava_lif(
     """
 
     def vector(name: str, value: npt.ArrayLike, low: int, high: int) -> npt.NDArray[np.int64]:
-        found = np.asarray(value)
-        if found.dtype.kind not in "iu" or found.shape not in ((), (1,), (neurons,)):
-            why = f"found {found.dtype} {found.shape}"
-        elif found.size and (found.min() < low or found.max() > high):
-            why = f"found {found.min()} … {found.max()}"
-        else:
-            return np.broadcast_to(found, (neurons,)).astype(np.int64)
-        raise PspikeError(
-            "E-USAGE",
-            f"{name} does not fit a neuron of Loihi",
-            why=why,
-            fix=f"give one integer, or one for each of {neurons} neurons, within {low} … {high}",
-        )
+        return _vector(name, value, low, high, neurons)
 
     limit = LOIHI_STATE_FORMAT.limit
     exponent = vector("bias_exp", bias_exp, -24, 24)
@@ -148,3 +247,22 @@ def lava_lif(
         tensors["recurrent_gain"] = tensors["input_gain"]
     stored = {name: array.astype(np.int32) for name, array in arrays.items()}
     return LoihiLIF(**stored), NodeQuantization(Format(2, 0), tensors, "toward_zero")
+
+
+def _vector(
+    name: str, value: npt.ArrayLike, low: int, high: int, neurons: int
+) -> npt.NDArray[np.int64]:
+    """One integer per neuron, checked."""
+    found = np.asarray(value)
+    if found.dtype.kind not in "iu" or found.shape not in ((), (1,), (neurons,)):
+        why = f"found {found.dtype} {found.shape}"
+    elif found.size and (found.min() < low or found.max() > high):
+        why = f"found {found.min()} … {found.max()}"
+    else:
+        return np.broadcast_to(found, (neurons,)).astype(np.int64)
+    raise PspikeError(
+        "E-USAGE",
+        f"{name} does not fit a neuron of Loihi",
+        why=why,
+        fix=f"give one integer, or one for each of {neurons} neurons, within {low} … {high}",
+    )

@@ -23,6 +23,8 @@ class Node:
     integrates: ClassVar[bool] = False
     #: Whether gains of its own bring the input to the binary point of its states.
     scales_input: ClassVar[bool] = False
+    #: Values of one step that every neuron takes: all first ones, then all second ones, …
+    inputs_per_neuron: ClassVar[int] = 1
     #: Whether a step needs nothing of later steps; what does not stream runs offline only.
     streams: ClassVar[bool] = True
     #: Whether the output is a binary spike.

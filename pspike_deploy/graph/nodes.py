@@ -19,7 +19,9 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
+from pspike_deploy.graph.loihi_neurons import DeltaEncoder as DeltaEncoder
 from pspike_deploy.graph.loihi_neurons import LoihiLIF as LoihiLIF
+from pspike_deploy.graph.loihi_neurons import ResonateAndFire as ResonateAndFire
 from pspike_deploy.graph.neurons import LeakyIntegrator as LeakyIntegrator
 from pspike_deploy.graph.neurons import SoftmaxSum as SoftmaxSum
 from pspike_deploy.graph.neurons import TwoStateNeuron as TwoStateNeuron
@@ -328,6 +330,8 @@ NODE_TYPES: dict[str, type[Node]] = {
         LeakyIntegrator,
         SoftmaxSum,
         LoihiLIF,
+        ResonateAndFire,
+        DeltaEncoder,
     )
 }
 

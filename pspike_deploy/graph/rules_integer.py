@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pspike_deploy.graph.dialect_types import INTEGER_TYPES
 from pspike_deploy.graph.findings import FileView, Found, NodeView, error, integer, is_text, shown
-from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_AMOUNTS, LOIHI_LIF_DECAYS
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_AMOUNTS, LOIHI_LIF_DECAYS, RESONATE_DECAYS
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import TABLED_KINDS
 
@@ -247,6 +247,16 @@ POINT_LAWS: Final[dict[str, tuple[tuple[str, dict[str, int]], ...]]] = {
         *((f"f_{name} = f_state", {name: 1, "state": -1}) for name in LOIHI_LIF_AMOUNTS),
         *((f"f_{name} >= 0", {name: 1}) for name in LOIHI_LIF_DECAYS),
         ("f_recurrent_weight = 0", {"recurrent_weight": 1}),
+    ),
+    "ResonateAndFire": (
+        ("f_out = 0", {"out": 1}),
+        ("f_threshold = f_state", {"threshold": 1, "state": -1}),
+        *((f"f_{name} >= 0", {name: 1}) for name in RESONATE_DECAYS),
+    ),
+    "DeltaEncoder": (
+        ("f_threshold = f_state", {"threshold": 1, "state": -1}),
+        ("f_state - f_in >= 0", {"state": 1, "in": -1}),
+        ("f_state - f_out >= 0", {"state": 1, "out": -1}),
     ),
     "LeakyIntegrator": (
         _STATE_DRIVES,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pspike_deploy.graph.core_types import lengths
 from pspike_deploy.graph.findings import FileView, Found, error, integer, is_text, shown, warning
-from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS
+from pspike_deploy.graph.loihi_neurons import DELTA_ERRORS, LOIHI_LIF_DECAYS
 from pspike_deploy.graph.neurons import INITIAL_STATES, ORDERS, RESETS, TIES
 from pspike_deploy.graph.nodes import ACTIVATION_KINDS, TABLED_KINDS
 from pspike_deploy.graph.rules_integer import real_values
@@ -108,7 +108,7 @@ def activation_table_fits(file: FileView) -> Found:
 
 
 #: Neurons with text fields, and those that can have synapses from their layer to itself.
-_OPTIONAL: Final = ("TwoStateNeuron", "LoihiLIF", "LeakyIntegrator")
+_OPTIONAL: Final = ("TwoStateNeuron", "LoihiLIF", "DeltaEncoder", "LeakyIntegrator")
 _RECURRENT: Final = ("TwoStateNeuron", "LoihiLIF")
 #: Allowed values of the text fields of neurons.
 _CHOICES: Final = {
@@ -116,6 +116,7 @@ _CHOICES: Final = {
     "reset": RESETS,
     "tie": TIES,
     "initial_state": INITIAL_STATES,
+    "error": DELTA_ERRORS,
 }
 
 

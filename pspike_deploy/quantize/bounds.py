@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS, RESONATE_VECTORS
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
     ChannelAffine,
     Convolution,
+    DeltaEncoder,
     DiagonalSSM,
     Input,
     LeakyIntegrator,
@@ -33,6 +34,7 @@ from pspike_deploy.graph.nodes import (
     Output,
     Quantize,
     RecurrentNeuron,
+    ResonateAndFire,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -45,6 +47,7 @@ from pspike_deploy.quantize.neuron_states import (
     largest_state,
     lif_bounds,
     oscillator_bounds,
+    resonator_bounds,
     state_bounds,
 )
 from pspike_deploy.quantize.ranges import Interval, interval
@@ -215,7 +218,7 @@ def _(node: MeanPool, formats: NodeQuantization, inputs: list[Interval], steps: 
 
 
 def _real_fields(
-    node: RecurrentNeuron, formats: NodeQuantization, vectors: tuple[str, ...]
+    node: RecurrentNeuron | ResonateAndFire, formats: NodeQuantization, vectors: tuple[str, ...]
 ) -> dict[str, Any]:
     """The real numbers that the integers of a neuron stand for, by field."""
     return {
@@ -233,6 +236,27 @@ def _(node: LoihiLIF, formats: NodeQuantization, inputs: list[Interval], steps: 
     largest = lif_bounds(replace(node, **real), inputs[0].per_neuron, unit)
     width = len(node.threshold)
     return Bound(Interval(np.zeros(width), np.ones(width)), share_of(float(largest.max()), state))
+
+
+@bound_of.register
+def _(
+    node: ResonateAndFire, formats: NodeQuantization, inputs: list[Interval], steps: int
+) -> Bound:
+    state, real = formats.tensors["state"], _real_fields(node, formats, RESONATE_VECTORS)
+    # Two products and a gain round in each state, by less than three units together.
+    rounding = 3 * 2.0 ** -int(state.fractions())
+    largest = resonator_bounds(ResonateAndFire(**real), inputs[0].per_neuron, rounding)
+    width = len(node.threshold)
+    return Bound(Interval(np.zeros(width), np.ones(width)), share_of(float(largest.max()), state))
+
+
+@bound_of.register
+def _(node: DeltaEncoder, formats: NodeQuantization, inputs: list[Interval], steps: int) -> Bound:
+    state = formats.tensors["state"]
+    real = replace(node, threshold=state.to_real(node.threshold))
+    found = widened(interval(real, inputs), 1.0, formats.output)
+    load = share_of(largest_state(real, inputs[0].per_neuron), state)
+    return Bound(found, max(load, share_of(found.magnitude, formats.output)))
 
 
 @bound_of.register

@@ -23,6 +23,7 @@ from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS
 from pspike_deploy.graph.nodes import (
     Activation,
     Bernoulli,
+    DeltaEncoder,
     DiagonalSSM,
     Input,
     LeakyIntegrator,
@@ -32,6 +33,7 @@ from pspike_deploy.graph.nodes import (
     Node,
     Output,
     RecurrentNeuron,
+    ResonateAndFire,
     SoftmaxSum,
     Sum,
 )
@@ -187,6 +189,9 @@ def _most_fraction_bits(node: Node, config: QuantConfig, drive: float | None) ->
         added = LOIHI_LIF_AMOUNTS if isinstance(node, LoihiLIF) else TWO_STATE_AMOUNTS
         amounts = max(float(np.abs(getattr(node, n)).max()) for n in added)
         return fraction_bits_for(amounts, config.state_bits, most=config.state_bits - 2)
+    if isinstance(node, ResonateAndFire | DeltaEncoder):
+        largest = float(np.abs(node.threshold).max())
+        return fraction_bits_for(largest, config.state_bits, most=config.state_bits - 2)
     if isinstance(node, LeakyIntegrator):
         return config.state_bits - 2
     if not isinstance(node, DiagonalSSM):

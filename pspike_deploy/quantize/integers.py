@@ -18,6 +18,7 @@ from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     Convolution,
+    DeltaEncoder,
     DiagonalSSM,
     Input,
     LeakyIntegrator,
@@ -28,6 +29,7 @@ from pspike_deploy.graph.nodes import (
     Node,
     Output,
     Quantize,
+    ResonateAndFire,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -291,6 +293,14 @@ class Quantizer:
     @convert.register
     def _(self, node: LoihiLIF, name: str) -> Node:
         return neuron_integers.loihi_lif(self, node, name)
+
+    @convert.register
+    def _(self, node: ResonateAndFire, name: str) -> Node:
+        return neuron_integers.resonate_and_fire(self, node, name)
+
+    @convert.register
+    def _(self, node: DeltaEncoder, name: str) -> Node:
+        return neuron_integers.delta_encoder(self, node, name)
 
     @convert.register
     def _(self, node: LeakyIntegrator, name: str) -> Node:

@@ -16,12 +16,16 @@ from pspike_deploy.graph.loihi_neurons import (
     LOIHI_DECAY_FORMAT,
     LOIHI_LIF_AMOUNTS,
     LOIHI_LIF_DECAYS,
+    RESONATE_DECAYS,
+    RESONATE_GAINS,
 )
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import (
+    DeltaEncoder,
     LeakyIntegrator,
     LoihiLIF,
     RecurrentNeuron,
+    ResonateAndFire,
     SecondOrderSSM,
     TwoStateNeuron,
 )
@@ -69,11 +73,8 @@ def loihi_lif(work: Quantizer, node: LoihiLIF, name: str) -> LoihiLIF:
     _require_resolution(node, name, state, work.config)
     tensors = dict.fromkeys(LOIHI_LIF_DECAYS, LOIHI_DECAY_FORMAT)
     tensors |= dict.fromkeys((*LOIHI_LIF_AMOUNTS, "state"), state)
-    source, point, unit = work.arriving(name)
-    gain = node.input_gain * unit
-    largest = np.full(len(gain), max(work.integer_magnitude(source), 1.0))
-    work.require_finite(name, gain * largest)
-    tensors["input_gain"] = _gain_format(work, gain, largest, state, point)
+    gain = node.input_gain * work.arriving(name)[2]
+    tensors["input_gain"] = _input_gain_format(work, name, gain, state)
     real: dict[str, Any] = dict(node.parameters()) | {"input_gain": gain}
     arrays: dict[str, Any] = {
         field: work.store(name, field, real[field], form)
@@ -83,6 +84,35 @@ def loihi_lif(work: Quantizer, node: LoihiLIF, name: str) -> LoihiLIF:
     arrays |= _recurrent(work, node, name, tensors)
     work.formats[name] = NodeQuantization(SPIKE_FORMAT, tensors, "toward_zero")
     return LoihiLIF(**arrays, tie=node.tie)
+
+
+def resonate_and_fire(work: Quantizer, node: ResonateAndFire, name: str) -> ResonateAndFire:
+    """Integers of a layer of resonators, decays of 12 bits; notes its formats."""
+    state = work.choices[name].format
+    work.require_fraction(name, int(state.fractions()), "neuron")
+    _require_resolution(node, name, state, work.config)
+    tensors = dict.fromkeys(RESONATE_DECAYS, LOIHI_DECAY_FORMAT)
+    tensors |= {"threshold": state, "state": state}
+    real: dict[str, Any] = dict(node.parameters())
+    units = np.broadcast_to(work.arriving(name)[2], node.input_shape)
+    for gain, unit in zip(RESONATE_GAINS, np.split(units, 2), strict=True):
+        real[gain] = real[gain] * unit
+        tensors[gain] = _input_gain_format(work, name, real[gain], state)
+    arrays = {
+        field: work.store(name, field, real[field], form)
+        for field, form in tensors.items()
+        if field != "state"
+    }
+    work.formats[name] = NodeQuantization(SPIKE_FORMAT, tensors, "toward_zero")
+    return ResonateAndFire(**arrays)
+
+
+def delta_encoder(work: Quantizer, node: DeltaEncoder, name: str) -> DeltaEncoder:
+    """Integers of delta encoders, whose messages have the binary point of their states."""
+    state = work.choices[name].format
+    _require_resolution(node, name, state, work.config)
+    work.formats[name] = NodeQuantization(state, {"threshold": state, "state": state}, "floor")
+    return DeltaEncoder(work.store(name, "threshold", node.threshold, state), node.error)
 
 
 def leaky_integrator(work: Quantizer, node: LeakyIntegrator, name: str) -> LeakyIntegrator:
@@ -150,8 +180,19 @@ def _gain_format(work: Quantizer, gain: Any, largest: Any, state: Format, point:
     return Format(bits, points)
 
 
+def _input_gain_format(work: Quantizer, name: str, gain: Any, state: Format) -> Format:
+    """Format of gains that bring the input of a node to its states."""
+    source, point, _ = work.arriving(name)
+    largest = np.full(len(gain), max(work.integer_magnitude(source), 1.0))
+    work.require_finite(name, gain * largest)
+    return _gain_format(work, gain, largest, state, point)
+
+
 def _require_resolution(
-    node: RecurrentNeuron, name: str, state: Format, config: QuantConfig
+    node: RecurrentNeuron | ResonateAndFire | DeltaEncoder,
+    name: str,
+    state: Format,
+    config: QuantConfig,
 ) -> None:
     """A threshold that rounds to zero would fire at rest."""
     lost = (node.threshold > 0) & (state.to_integer(node.threshold) == 0)

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.graph.nodes import (
+    DeltaEncoder,
     LeakyIntegrator,
     LoihiLIF,
     Node,
+    ResonateAndFire,
     SecondOrderSSM,
     TwoStateNeuron,
 )
@@ -46,6 +48,32 @@ def _(node: SecondOrderSSM, current: FloatArray) -> float:
 @largest_state.register
 def _(node: TwoStateNeuron, current: FloatArray) -> float:
     return float(state_bounds(node, current).max(initial=0.0))
+
+
+@largest_state.register
+def _(node: ResonateAndFire, current: FloatArray) -> float:
+    return float(resonator_bounds(node, current).max(initial=0.0))
+
+
+@largest_state.register
+def _(node: DeltaEncoder, current: FloatArray) -> float:
+    thresholds = 3 if node.error == "accumulated" else 1
+    return float((2 * current + thresholds * np.abs(node.threshold)).max(initial=0.0))
+
+
+def resonator_bounds(
+    node: ResonateAndFire, current: FloatArray, rounding: float = 0.0
+) -> FloatArray:
+    """Bound on both states of each resonator, (neurons,); inf where it does not decay.
+
+    Args:
+        node: neurons, in real numbers.
+        current: largest |input|, (2 neurons,).
+        rounding: error that one step may add to a state.
+    """
+    real, imaginary = np.split(current, 2)
+    drive = np.hypot(np.abs(node.real_gain) * real, np.abs(node.imaginary_gain) * imaginary)
+    return geometric(np.hypot(node.cos_decay, node.sin_decay), drive + np.sqrt(2.0) * rounding)
 
 
 @largest_state.register

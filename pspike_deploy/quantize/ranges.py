@@ -23,6 +23,7 @@ from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
     Convolution,
+    DeltaEncoder,
     DiagonalSSM,
     Input,
     LeakyIntegrator,
@@ -33,6 +34,7 @@ from pspike_deploy.graph.nodes import (
     Node,
     Output,
     RecurrentNeuron,
+    ResonateAndFire,
     SecondOrderSSM,
     SoftmaxSum,
     Sum,
@@ -263,9 +265,18 @@ def _(node: Convolution, inputs: list[Interval]) -> Interval:
 
 @interval.register(TwoStateNeuron)
 @interval.register(LoihiLIF)
-def _(node: RecurrentNeuron, inputs: list[Interval]) -> Interval:
-    (width,) = node.input_shape
+@interval.register(ResonateAndFire)
+def _(node: RecurrentNeuron | ResonateAndFire, inputs: list[Interval]) -> Interval:
+    (width,) = node.output_shape
     return Interval(np.zeros(width), np.ones(width))
+
+
+@interval.register
+def _(node: DeltaEncoder, inputs: list[Interval]) -> Interval:
+    low, high = np.minimum(inputs[0].low, 0), np.maximum(inputs[0].high, 0)
+    # What was sent adds up to the input but for a rest below one threshold, or two.
+    rest = np.abs(node.threshold) * (2 if node.error == "accumulated" else 1)
+    return Interval(low - high - rest, high - low + rest)
 
 
 @interval.register

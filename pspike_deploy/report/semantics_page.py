@@ -22,6 +22,7 @@ _WHOLE: Final[Mapping[str, Any]] = {
     "recurrent_shift": 0,
     "reset": "hard",
     "tie": "gt",
+    "error": "accumulated",
     "order": ORDERS[0],
 }
 #: Longest line of a statement.

@@ -38,7 +38,7 @@ from pspike_deploy.simulators.interpreter import input_points, run_node
 from pspike_deploy.simulators.interpreter_nodes import Machine, Unit, half_up
 from pspike_deploy.simulators.interpreter_noise import words_of
 from pspike_deploy.verify.divergence import OUTPUTS, Divergence
-from pspike_deploy.verify.single_neuron import formats_of_neuron
+from pspike_deploy.verify.single_neuron import formats_of_neuron, input_columns
 from pspike_deploy.verify.single_neuron import only_neuron as only_neuron
 
 _FORMAT = "pspike-replay"
@@ -136,8 +136,8 @@ def replay_case(
     inputs = _inputs(graph, a, name, row, steps, x)
     if isinstance(node, SoftmaxSum):  # the same for any order of the classes
         inputs = [np.roll(source, -neuron, axis=1) for source in inputs]
-    elif not isinstance(node, Linear):  # all others take one value per neuron
-        inputs = [source[:, neuron : neuron + 1] for source in inputs]
+    elif not isinstance(node, Linear):  # all others take values of their own neuron only
+        inputs = [source[:, input_columns(node, neuron)] for source in inputs]
     if isinstance(node, TwoStateNeuron) and node.is_recurrent:
         inputs = [inputs[0] + _returned(graph, a, name, neuron, row, steps)]
     if isinstance(node, LoihiLIF) and node.is_recurrent:
@@ -155,7 +155,7 @@ def replay_case(
         "node": name,
         "type": type(node).__name__,
         "quantization": formats_of_neuron(formats, neuron).to_dict(),
-        "f_in": [] if isinstance(node, Linear) else points[neuron : neuron + 1],
+        "f_in": [] if isinstance(node, Linear) or not points else _points(node, neuron, points),
         "noise_bits": graph.semantics.noise_bits,
         "overflow": graph.semantics.overflow,
         "divergence": divergence.to_dict(),
@@ -216,6 +216,13 @@ def _inputs(
         else:
             raise _not_replayable("a source of the node was not recorded", f"{source}->{name}")
     return found
+
+
+def _points(node: Node, neuron: int, points: list[int]) -> list[int]:
+    """Binary points of the input of one neuron."""
+    if isinstance(node, SoftmaxSum):
+        return points[neuron : neuron + 1]
+    return [points[column] for column in input_columns(node, neuron)]
 
 
 def _returned(graph: Graph, a: Recording, name: str, neuron: int, row: int, steps: int) -> Array:

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS
+from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_VECTORS, RESONATE_VECTORS
 from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
+    DeltaEncoder,
     DiagonalSSM,
     LeakyIntegrator,
     Linear,
     LoihiLIF,
     Node,
+    ResonateAndFire,
     SecondOrderSSM,
     SoftmaxSum,
     TwoStateNeuron,
@@ -79,6 +81,23 @@ def _(node: LoihiLIF, neuron: int) -> Node:
     vectors: dict[str, Any] = {name: getattr(node, name)[here] for name in LOIHI_LIF_VECTORS}
     vectors |= {"recurrent_weight": np.zeros((0, 0), "i1")}
     return replace(node, **vectors, recurrent_gain=node.recurrent_gain[here])
+
+
+@only_neuron.register
+def _(node: ResonateAndFire, neuron: int) -> Node:
+    here = slice(neuron, neuron + 1)
+    return ResonateAndFire(**{name: getattr(node, name)[here] for name in RESONATE_VECTORS})
+
+
+@only_neuron.register
+def _(node: DeltaEncoder, neuron: int) -> Node:
+    return replace(node, threshold=node.threshold[neuron : neuron + 1])
+
+
+def input_columns(node: Node, neuron: int) -> list[int]:
+    """Where the input of a node holds the values of one of its neurons."""
+    (width,) = node.input_shape
+    return list(range(neuron, width, width // node.inputs_per_neuron))
 
 
 @only_neuron.register

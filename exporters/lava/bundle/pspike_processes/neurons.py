@@ -65,7 +65,7 @@ class NeuronGroup(AbstractProcess):
         self.r_in = InPort(shape=(neurons,))
         self.x_in = InPort(shape=(neurons,))
         self.y_in = InPort(shape=(neurons,))
-        self.out = OutPort(shape=(neurons,))
+        self.out = OutPort(shape=(group["outputs"],))
         self.state = Var(shape=(max(1, group["state_words"]), neurons), init=0)
 
 
@@ -186,9 +186,9 @@ class PyNeuronGroup(ProgramModel):
 
     def finish(self, values):
         """Send the value of the last node."""
-        neurons = self.group["neurons"]
+        outputs = self.group["outputs"]
         self.send_message(
-            np.zeros(neurons, np.int64) if values is None else values[self.group["name"]]
+            np.zeros(outputs, np.int64) if values is None else values[self.group["name"]]
         )
 
 

@@ -205,6 +205,38 @@ def loihi_lif(node, at, x, returned=None):
     return spikes
 
 
+def resonate_and_fire(node, at, x):
+    """Damped rotation that fires once per turn: one row of states, all re and then all im."""
+    re, im = np.split(node.state[0], 2)
+    x_re, x_im = np.split(x, 2)
+    f, g = node.cos_decay_shift, node.sin_decay_shift
+    new_re = toward_zero(node.cos_decay * re, f) - toward_zero(node.sin_decay * im, g)
+    new_im = toward_zero(node.sin_decay * re, g) + toward_zero(node.cos_decay * im, f)
+    new_re = new_re + half_up(node.real_gain * x_re, node.real_gain_shift)
+    new_im = new_im + half_up(node.imaginary_gain * x_im, node.imaginary_gain_shift)
+    new_re = node.fit("re", new_re, node.state_bits, at)
+    new_im = node.fit("im", new_im, node.state_bits, at)
+    spikes = (new_re >= node.threshold) & (new_im >= 0) & (im < 0)
+    node.state[0] = np.concatenate([new_re, new_im])
+    return spikes.astype(np.int64)
+
+
+def delta_encoder(node, at, x):
+    """Sends changes once they are large: states are the last input, what was not sent, the error.
+
+    ``error`` names what is compared: the last change, or all since the last message.
+    """
+    last, rest, gathered = node.state
+    now = node.fit("x", np.left_shift(x, node.in_shift), node.state_bits, at)
+    d = node.fit("d", now - last + rest, node.state_bits, at)
+    compared = d
+    if node.error == "accumulated":
+        compared = node.fit("error", gathered + d, node.state_bits, at)
+    sent = np.where(np.abs(compared) >= node.threshold, d, 0)
+    node.state[:] = now, d - sent, np.where(sent != 0, 0, compared)
+    return node.fit("output", np.right_shift(sent, node.out_shift), node.bits, at)
+
+
 def leaky_integrator(node, at, x):
     """Read-out neuron: u = fit(toward_zero(decay * u) + x); state (1, neurons)."""
     if at.step == 0:
@@ -248,6 +280,8 @@ OPERATIONS = {
     "MeanPool": mean_pool,
     "TwoStateNeuron": two_state,
     "LoihiLIF": loihi_lif,
+    "ResonateAndFire": resonate_and_fire,
+    "DeltaEncoder": delta_encoder,
     "LeakyIntegrator": leaky_integrator,
     "SecondOrderSSM": second_order_ssm,
     "SoftmaxSum": softmax_sum,
