@@ -200,6 +200,23 @@ def test_an_overflow_under_the_policy_error_is_named() -> None:
             run(graph, x, noise=NOISE)
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "why"),
+    [
+        ("input_gain", Format(48, 6), "products of 78 bits"),
+        ("membrane_decay", Format(14, 63), "shifts from 0 to 63 bits"),
+        ("input_gain", Format(16, -10), "shifts from -16 to 12 bits"),
+    ],
+)
+def test_arithmetic_beyond_64_bits_is_refused(name: str, form: Format, why: str) -> None:
+    node, formats = lava_lif(2, du=0, dv=0, vth=1)
+    formats = replace(formats, tensors={**formats.tensors, name: form})
+    graph = integer_graph((node, formats), np.ones((2, 1), int))
+    with pytest.raises(PspikeError, match="E-TARGET-UNSUPPORTED") as caught:
+        fixed_point.run(graph, np.ones((1, 3, 1)), noise=NOISE)
+    assert why in caught.value.why
+
+
 # --- float graphs and their quantisation ----------------------------------------------------------
 
 

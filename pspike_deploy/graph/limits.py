@@ -6,10 +6,11 @@ formats could leave it, so that no backend has to compute something else than th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
@@ -81,18 +82,10 @@ def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tu
         gain = tensors.get("recurrent_gain", tensors["state"])
         shifts = gain.fractions() - tensors["state"].fractions()
     elif isinstance(node, DeltaEncoder):
-        shift = int(tensors["state"].fractions() - source.fractions())
-        factors, shifts = source.bits + shift + 2, np.asarray(0)
+        factors = source.bits + int(tensors["state"].fractions() - source.fractions()) + 2
+        shifts = tensors["state"].fractions() - formats.output.fractions()
     elif isinstance(node, LoihiLIF | ResonateAndFire):
-        decays = LOIHI_LIF_DECAYS if isinstance(node, LoihiLIF) else RESONATE_DECAYS
-        factors = max(tensors[name].bits for name in decays) + tensors["state"].bits
-        gains = ("input_gain",) if isinstance(node, LoihiLIF) else RESONATE_GAINS
-        factors = max(factors, *(tensors[name].bits + source.bits for name in gains))
-        shifts = np.concatenate([np.atleast_1d(tensors[name].fractions()) for name in gains])
-        shifts = shifts + source.fractions()
-        if isinstance(node, LoihiLIF) and node.is_recurrent:
-            shifts = np.append(shifts, tensors["recurrent_gain"].fractions())
-        shifts = shifts - tensors["state"].fractions()
+        factors, shifts = _of_loihi_neurons(node, tensors, source)
     elif isinstance(node, LeakyIntegrator):
         factors, shifts = tensors["decay"].bits + tensors["state"].bits, np.asarray(0)
     elif isinstance(node, SecondOrderSSM):
@@ -119,3 +112,25 @@ def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tu
         yield name, f"products of {factors - 2} bits"
     if shifts.max() > MOST_RIGHT_SHIFT or shifts.min() < -MOST_LEFT_SHIFT:
         yield name, f"shifts from {shifts.min()} to {shifts.max()} bits"
+
+
+def _of_loihi_neurons(
+    node: LoihiLIF | ResonateAndFire, tensors: Mapping[str, Format], source: Format
+) -> tuple[int, npt.NDArray[np.int64]]:
+    """Widths of the widest factors together, and all shifts to the right."""
+    lif = isinstance(node, LoihiLIF)
+    decays = LOIHI_LIF_DECAYS if lif else RESONATE_DECAYS
+    gains = dict.fromkeys(("input_gain",) if lif else RESONATE_GAINS, source)
+    if isinstance(node, LoihiLIF) and node.is_recurrent:
+        weight = tensors["recurrent_weight"]
+        # As many weights as neurons add up.
+        bits = weight.bits + node.threshold.size.bit_length()
+        gains["recurrent_gain"] = Format(bits, weight.fraction_bits)
+    factors = max(tensors[name].bits for name in decays) + tensors["state"].bits
+    shifts = [np.atleast_1d(tensors[name].fractions()) for name in decays]
+    for name, gained in gains.items():
+        shift = tensors[name].fractions() + gained.fractions() - tensors["state"].fractions()
+        shifts.append(np.atleast_1d(shift))
+        left = max(0, -int(shift.min()))
+        factors = max(factors, tensors[name].bits + gained.bits + left)
+    return factors, np.concatenate(shifts)
