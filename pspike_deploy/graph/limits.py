@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.loihi_neurons import LOIHI_LIF_DECAYS, RESONATE_DECAYS, RESONATE_GAINS
+from pspike_deploy.graph.neurons import TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import (
     Bernoulli,
     ChannelAffine,
@@ -37,6 +38,7 @@ MOST_LEFT_SHIFT: Final = 14
 #: Bits of magnitude that a product may have.
 PRODUCT_BITS: Final = 62
 
+_SECOND_ORDER: Final = ("a_zz", "a_zx", "a_xz")
 _MULTIPLYING: Final = (
     *(ChannelAffine, Bernoulli, MeanPool, DiagonalSSM, Multiply),
     *(TwoStateNeuron, LoihiLIF, ResonateAndFire, DeltaEncoder),
@@ -112,6 +114,31 @@ def _shifts_and_products(graph: Graph, name: str, source: Format) -> Iterator[tu
         yield name, f"products of {factors - 2} bits"
     if shifts.max() > MOST_RIGHT_SHIFT or shifts.min() < -MOST_LEFT_SHIFT:
         yield name, f"shifts from {shifts.min()} to {shifts.max()} bits"
+    for tensor, shift in _cuts(graph, name, source).items():
+        if shift.max() > MOST_RIGHT_SHIFT or shift.min() < 0:
+            yield name, f"{tensor} shifts by {shift.min()} to {shift.max()} bits towards zero"
+
+
+def _cuts(graph: Graph, name: str, source: Format) -> dict[str, npt.NDArray[np.int64]]:
+    """Shifts of products that are rounded towards zero, by tensor: they have no left shift."""
+    node, formats = graph.nodes[name], graph.semantics.quantization[name]
+    points = {tensor: form.fractions() for tensor, form in formats.tensors.items()}
+    if isinstance(node, TwoStateNeuron):
+        names: tuple[str, ...] = (*TWO_STATE_COEFFICIENTS, "state")
+        return {tensor: points[tensor] for tensor in names}
+    if isinstance(node, LeakyIntegrator):
+        return {"decay": points["decay"]}
+    if isinstance(node, SecondOrderSSM):
+        return {tensor: points[tensor] for tensor in _SECOND_ORDER}
+    if isinstance(node, DiagonalSSM):
+        arriving, sent = source.fractions(), formats.output.fractions()
+        return {
+            "a_bar": points["a_bar"],
+            "b_bar": points["b_bar"] + arriving - points["state"],
+            "c": points["c"] + points["state"] - sent,
+            "d": points["d"] + arriving - sent,
+        }
+    return {}
 
 
 def _of_loihi_neurons(
