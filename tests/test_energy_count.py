@@ -15,7 +15,7 @@ from pspike_deploy.energy.placement import (
     Piece,
     Placement,
     assumed_placement,
-    compartments_per_neuron,
+    compartments_of,
     placement_of,
 )
 from pspike_deploy.errors import PspikeError
@@ -194,7 +194,7 @@ def test_a_mapping_gives_the_cores_and_without_one_they_are_filled_by_compartmen
     assert (mapped.source, mapped.cores) == ("export", len(mapping.cores))
     for profile in (LOIHI1, LOIHI2):
         assumed = assumed_placement(demand, profile)
-        each = {p.name: compartments_per_neuron(p, profile) for p in demand.populations}
+        each = {p.name: int(compartments_of(p, profile).max()) for p in demand.populations}
         room = profile.count("neurons_per_core_simple")
         for core in range(assumed.cores):
             here = [piece for piece in assumed.pieces if piece.core == core]

@@ -24,7 +24,8 @@ from pspike_deploy.energy.gpu import (
     sweep,
     underestimates,
 )
-from pspike_deploy.energy.operations import Kernel, Mode, NodeOperations, Operations, operations
+from pspike_deploy.energy.kernels import Kernel
+from pspike_deploy.energy.operations import Mode, NodeOperations, Operations, operations
 from pspike_deploy.errors import PspikeError
 from tests.float_graphs import chain
 from tests.graphs import small_integer_graph

@@ -8,15 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspike_deploy.energy.operations import (
-    POINTWISE_OPERATIONS,
-    Mode,
-    Operations,
-    operations,
-    sequence_kernels,
-)
+from pspike_deploy.energy.kernels import POINTWISE_OPERATIONS, sequence_kernels
+from pspike_deploy.energy.operations import Mode, Operations, operations
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.loihi_neurons import DeltaEncoder, LoihiLIF, ResonateAndFire
 from pspike_deploy.graph.nodes import (
     ACTIVATION_KINDS,
     NODE_TYPES,
@@ -109,6 +105,9 @@ def one_of_each() -> dict[str, Graph]:
         SecondOrderSSM(v, v, v),
         Convolution(rng.normal(size=(3, 5)), v),
         neurons(rng, 3),
+        DeltaEncoder(np.abs(v), "accumulated"),
+        ResonateAndFire(v, v, v, v, v),
+        LoihiLIF(*[np.abs(v)] * 7, rng.normal(size=(3, 3)), v),
     )
     found |= {type(node).__name__: network(node) for node in nodes}
     gate = {"input": Input((3,)), "a": Sum((3,)), "n": Multiply((3,)), "output": Output((3,))}
@@ -199,3 +198,14 @@ def test_an_integer_graph_counts_like_any_other() -> None:
     assert found.parameters == graph.parameters
     assert [row["name"] for row in found.table()] == list(graph.order)
     assert sum(int(row["macs"]) for row in found.table()) == found.macs
+
+
+def test_terms_of_loihis_own_neuron_that_are_zero_cost_nothing() -> None:
+    v, none = np.ones(4), np.zeros(4)
+    plain = LoihiLIF(none, v, none, v, none, v, none, np.zeros((0, 0)), np.zeros(0))
+    whole = LoihiLIF(v, v, v, v, v, v, v, np.ones((4, 4)), v)
+    few, many = (operations(network(node), 5, "eager") for node in (plain, whole))
+    assert few.launches == 5 * 5
+    assert few.macs == 0
+    assert many.launches == 5 * (5 + 3 + 2 + 4 + 1)
+    assert many.macs == 5 * 16

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pspike_deploy.energy.activity import Activity, Counts
 from pspike_deploy.energy.paths import CountingTables
-from pspike_deploy.energy.placement import Placement, compartments_per_neuron
+from pspike_deploy.energy.placement import Placement, compartments_of
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
 from pspike_deploy.exporters.lava.groups import Partition
@@ -281,19 +281,17 @@ class _Counter:
     def _activity(self, graph: Graph) -> Activity:
         partition, placement = self.partition, self.cores.placement
         demand, profile = self.cores.demand, self.cores.profile
-        per_neuron = {
-            p.name: (compartments_per_neuron(p, profile), _draws(graph, partition, p.name))
-            for p in demand.populations
-        }
-        states = {p.name: p.state_words for p in demand.populations}
+        drawn = {p.name: _draws(graph, partition, p.name) for p in demand.populations}
+        taken = {p.name: compartments_of(p, profile) for p in demand.populations}
         initial = 0
         compartments, draws, words = (np.zeros(placement.cores, np.int64) for _ in range(3))
         for piece in placement.pieces:
             size = piece.stop - piece.start
-            compartments[piece.core] += size * per_neuron[piece.population][0]
-            draws[piece.core] += size * per_neuron[piece.population][1][0]
-            initial += size * per_neuron[piece.population][1][1]
-            words[piece.core] += size * states[piece.population]
+            each, first = drawn[piece.population]
+            compartments[piece.core] += taken[piece.population][piece.start : piece.stop].sum()
+            draws[piece.core] += size * each
+            initial += size * first
+            words[piece.core] += size * demand.by_name[piece.population].state_words
         return Activity(
             synaptic_operations=self.operations,
             messages=self.messages,

@@ -32,7 +32,8 @@ from pspike_deploy.energy.device_constants import (
     measurements,
     uniforms,
 )
-from pspike_deploy.energy.operations import Kernel, Operations
+from pspike_deploy.energy.kernels import Kernel
+from pspike_deploy.energy.operations import Operations
 from pspike_deploy.errors import PspikeError
 
 Precision = Literal["float32", "float16", "int8"]

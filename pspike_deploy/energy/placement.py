@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +93,7 @@ def assumed_placement(demand: Demand, profile: Profile) -> Placement:
     pieces: list[Piece] = []
     core, free = 0, room
     for population in demand.populations:
-        each = min(compartments_per_neuron(population, profile), room)
+        each = min(int(compartments_of(population, profile).max()), room)
         start = 0
         while start < population.neurons:
             if free < each:
@@ -115,18 +114,14 @@ def assumed_placement(demand: Demand, profile: Profile) -> Placement:
     )
 
 
-def compartments_per_neuron(population: PopulationDemand, profile: Profile) -> int:
-    """Compartments of one neuron: what it takes of a core, where a simple neuron takes one.
+def compartments_of(population: PopulationDemand, profile: Profile) -> npt.NDArray[np.int64]:
+    """Compartments of every neuron (neuron,): what it takes of a core, where a simple neuron takes
+    one; the chip's own adaptive neuron takes two.
 
     A neuron with a program of ours counts by its state, as in the model of a core's capacity.
     """
+    if population.compartments:
+        return np.array(population.compartments, np.int64)
     model = CoreModel.of(profile)
-    return -(-model.neuron_units(population) // model.simple_units)
-
-
-def neurons_by_core(placement: Placement) -> Mapping[int, int]:
-    """Neurons of every core."""
-    found = dict.fromkeys(range(placement.cores), 0)
-    for piece in placement.pieces:
-        found[piece.core] += piece.stop - piece.start
-    return found
+    each = -(-model.neuron_units(population, 0, 1) // model.simple_units)
+    return np.full(population.neurons, each, np.int64)
