@@ -138,8 +138,8 @@ def _audit_findings(model: Path) -> list[dict[str, Any]]:
 
 def _network_findings(model: Path) -> list[dict[str, Any]]:
     """What NetX does with a ``.net`` file; what it fails on does not keep a graph from running."""
+    from pspike_deploy.exporters.loihi.netx.parts import layer_name
     from pspike_deploy.exporters.loihi.netx.read import read_network
-    from pspike_deploy.exporters.loihi.netx.to_graph import layer_name
 
     return [
         {

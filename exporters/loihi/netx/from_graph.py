@@ -5,9 +5,9 @@ Looked for are layers of the form
     Linear -> ChannelAffine (a constant gain of 64 times a weight's factor) -> [LeakyIntegrator]
            -> TwoStateNeuron (one state, hard reset, v > threshold)
 
-with binary points 0, behind an input of spikes (of which NetX only asks whether they are zero) or
-each other. Nothing is rounded to make it fit: a layer whose numbers have no place in the file is
-listed with the reason.
+with binary points 0, and those of :mod:`.recognise`, behind an input of spikes (of which NetX only
+asks whether they are zero), an input whose changes are sent, or each other. Nothing is rounded to
+make it fit: a layer whose numbers have no place in the file is listed with the reason.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from pspike_deploy.exporters.loihi.netx.arithmetic import DECAY_STEPS, STATE_SHIFT
 from pspike_deploy.exporters.loihi.netx.network import Cuba, Dense, Input, Network
+from pspike_deploy.exporters.loihi.netx.recognise import encoder_neuron, is_encoder, recognised
 from pspike_deploy.exporters.loihi.netx.rules import violations
 from pspike_deploy.exporters.loihi.netx.to_graph import DECAY_POINT
 from pspike_deploy.exporters.loihi.netx.violation import Bounds
@@ -27,6 +28,7 @@ from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.neurons import TWO_STATE_AMOUNTS, TWO_STATE_COEFFICIENTS
 from pspike_deploy.graph.nodes import (
     ChannelAffine,
+    DeltaEncoder,
     LeakyIntegrator,
     Linear,
     Node,
@@ -63,7 +65,7 @@ class LoweredPart:
 
     Attributes:
         network: what goes into the file.
-        nodes: by index of layer, the name of the node whose spikes it sends.
+        nodes: by index of layer, the name of the node whose spikes or messages it sends.
         source: name of the node that drives the first layer.
     """
 
@@ -91,6 +93,7 @@ def graph_to_network(
         part, problems = _part(graph, chain, layers, bounds)
         if part is not None:
             inside = {name for last in chain for name in layers[last].names}
+            inside |= set(part.nodes.values())
             return part, list(_listed(graph, inside, reasons))
         reasons |= problems
     return None, list(_listed(graph, set(), reasons))
@@ -110,6 +113,12 @@ def _layers(graph: Graph) -> tuple[dict[str, _Layer], dict[str, str]]:
     reasons: dict[str, str] = {}
     for name in graph.order:
         node = graph.nodes[name]
+        other = recognised(graph, name)
+        if other is not None:
+            if isinstance(other[1], Dense):
+                found[name] = _Layer(other[0], other[1])
+            else:
+                reasons |= dict.fromkeys(other[0], other[1])
         if not isinstance(node, TwoStateNeuron):
             continue
         names = _names_before(graph, name)
@@ -242,9 +251,9 @@ def _shared(values: Any) -> Any:
 def _chains(graph: Graph, layers: dict[str, _Layer]) -> Iterator[tuple[str, ...]]:
     """All runs of layers that follow each other, each by the names of its neurons."""
     for first in layers:
-        if not graph.nodes[_source(graph, layers[first])].spikes and not _is_spike_input(
-            graph, _source(graph, layers[first])
-        ):
+        source = _source(graph, layers[first])
+        drives = _is_spike_input(graph, source) or is_encoder(graph, source)
+        if not graph.nodes[source].spikes and not drives:
             continue
         chain = [first]
         yield tuple(chain)
@@ -271,13 +280,16 @@ def _part(
 ) -> tuple[LoweredPart | None, dict[str, str]]:
     """The network of a chain, or which rules of the file it breaks, by node."""
     first = layers[chain[0]]
-    network = Network(
-        (Input((first.dense.weight.shape[1],)), *(layers[name].dense for name in chain))
-    )
+    source = _source(graph, first)
+    node = graph.nodes[source]
+    changes = encoder_neuron(node) if isinstance(node, DeltaEncoder) else None
+    begin = Input((first.dense.weight.shape[1],), changes)
+    network = Network((begin, *(layers[name].dense for name in chain)))
     found = violations(network, bounds)
     if not found:
-        nodes = dict(enumerate(chain, 1))
-        return LoweredPart(network, nodes, _source(graph, first)), {}
+        nodes = ({} if changes is None else {0: source}) | dict(enumerate(chain, 1))
+        driving = source if changes is None else graph.sources(source)[0]
+        return LoweredPart(network, nodes, driving), {}
     problems: dict[str, str] = {}
     for violation in found:
         name = chain[max(violation.layer - 1, 0)]

@@ -10,7 +10,9 @@ binary point 0 and compute the same integers as Lava's LIF does:
 ``layer_<i>`` TwoStateNeuron     v, the spike at v > 64 threshold, and the reset to 0
 ================================ ==================================================================
 
-Behind the last layer stands a mean over time, for the read-out of a classifier.
+What these cannot express, a bias or own spikes behind a current with memory, and layers of other
+neurons become the nodes of :mod:`.parts`. Behind a last layer that spikes stands a mean over time,
+for the read-out of a classifier.
 """
 
 from __future__ import annotations
@@ -34,6 +36,17 @@ from pspike_deploy.exporters.loihi.netx.network import (
     Shape,
     SigmaDelta,
     layer_shapes,
+)
+from pspike_deploy.exporters.loihi.netx.parts import (
+    VALUE,
+    Part,
+    encoder_part,
+    halved,
+    layer_name,
+    lif_parts,
+    resonator_parts,
+    sigma_delta_parts,
+    weight_bits,
 )
 from pspike_deploy.exporters.loihi.netx.unrolled import unrolled
 from pspike_deploy.graph.graph import Graph
@@ -63,14 +76,6 @@ ACCUMULATOR: Final = Format(ACCUMULATOR_BITS, 0)
 RATE: Final = Format(24, 8)
 #: Most weights of an unrolled convolution.
 MOST_UNROLLED: Final = 2**24
-_WEIGHT_BITS: Final = 8
-
-Part = tuple[str, Node, NodeQuantization]
-
-
-def layer_name(index: int) -> str:
-    """Name of the spikes of a layer, in the graph and in recordings of NetX."""
-    return f"layer_{index}"
 
 
 def network_to_graph(network: Network) -> Graph:
@@ -83,33 +88,37 @@ def network_to_graph(network: Network) -> Graph:
     refusals = [
         (i, why)
         for i, layer in enumerate(network.layers)
-        for why in _refusals(layer, shapes[max(i - 1, 0)], shapes[i])
+        for why in (
+            *_refusals(layer, shapes[max(i - 1, 0)], shapes[i]),
+            *_message_refusals(network, i),
+        )
     ]
     if refusals:
         raise PspikeError(
             "E-TARGET-UNSUPPORTED",
             f"{len({i for i, _ in refusals})} layer(s) of the .net network cannot become a graph",
             why="; ".join(f"layer {i}: {why}" for i, why in refusals),
-            fix="'pspike_deploy.simulators.lava.netx' runs the file itself, in NetX; graphs hold "
-            "dense layers and convolutions of CUBA neurons",
+            fix="'pspike_deploy.simulators.lava.netx' runs the file itself, in NetX",
             where=", ".join(dict.fromkeys(layer_name(i) for i, _ in refusals)),
         )
     features = int(np.prod(shapes[0]))
-    parts: list[Part] = [("spikes_in", Quantize((features,)), NodeQuantization(SPIKES))]
+    parts = list(_input_parts(network.layers[0], features))
     for index, layer in enumerate(network.layers):
         if isinstance(layer, Convolution):
             layer = unrolled(layer, shapes[index - 1])
         if isinstance(layer, Dense):
-            parts += _dense_parts(index, layer)
+            parts += _layer_parts(index, layer, int(parts[-1][2].output.fractions()))
     neurons = parts[-1][1].output_shape
-    parts.append(("rates", MeanPool(neurons), NodeQuantization(RATE, {"state": RATE}, "half_up")))
+    if parts[-1][1].spikes:
+        rates = NodeQuantization(RATE, {"state": RATE}, "half_up")
+        parts.append(("rates", MeanPool(neurons), rates))
     nodes: dict[str, Node] = {"input": InputNode((features,))}
     nodes |= {name: node for name, node, _ in parts}
     nodes["output"] = Output(neurons)
     names = list(nodes)
     semantics = Semantics(
         noise_bits=16,
-        overflow="saturate",
+        overflow="error" if _sends_changes(network) else "saturate",
         quantization={name: formats for name, _, formats in parts},
     )
     return Graph(nodes, tuple(pairwise(names)), semantics)
@@ -121,10 +130,8 @@ def _refusals(layer: Layer, before: Shape, after: Shape) -> Iterator[str]:
     size = int(np.prod(before)) * int(np.prod(after))
     if isinstance(layer, Convolution) and size > MOST_UNROLLED:
         yield f"as a matrix the convolution has {size} weights, more than {MOST_UNROLLED}"
-    if isinstance(neuron, SigmaDelta):
-        yield "sigma-delta neurons have no node"
-    if isinstance(neuron, ResonateAndFire):
-        yield "resonate-and-fire neurons of NetX have no node"
+    if isinstance(neuron, ResonateAndFire) and not neuron.phase:
+        yield "resonators that are reset (RF_IZHIKEVICH) have no node"
     if isinstance(layer, Input) and isinstance(neuron, Cuba):
         yield "the input layer has CUBA neurons, which NetX does not connect to its input"
     if not isinstance(layer, Dense | Convolution):
@@ -133,19 +140,61 @@ def _refusals(layer: Layer, before: Shape, after: Shape) -> Iterator[str]:
         yield "synapses with delays have no node"
     if neuron is None:
         yield "it has no neuron: NetX takes one that never fires"
-    if isinstance(neuron, Cuba) and np.any(neuron.current_decay != DECAY_STEPS):
-        if layer.bias is not None and layer.bias.any():
-            yield "its bias enters the potential, behind a current with memory"
-        if isinstance(layer, Dense) and layer.recurrent_weight is not None:
-            yield "its own spikes enter a current with memory"
+    if isinstance(neuron, ResonateAndFire) and getattr(layer, "imaginary_weight", None) is None:
+        yield "resonators take real and imaginary weights of a dense layer"
+    if isinstance(neuron, SigmaDelta) and int(neuron.threshold) > VALUE.limit:
+        yield f"its threshold is beyond {VALUE.limit}, the largest change of a level of 24 bits"
+    if isinstance(neuron, SigmaDelta) and getattr(layer, "recurrent_weight", None) is not None:
+        yield "the own messages of sigma-delta neurons have no node"
+
+
+def _message_refusals(network: Network, index: int) -> Iterator[str]:
+    """Why no nodes express what a layer takes from the layers before it."""
+    neuron = getattr(network.layers[index], "neuron", None)
+    before = [getattr(layer, "neuron", None) for layer in network.layers[:index]]
+    sending = next((other for other in reversed(before) if other is not None), None)
+    if not isinstance(sending, SigmaDelta) or neuron is None:
+        return
+    if sending.sigma_output:
+        yield "it stands behind a layer that sends its sum, which is the output of a network"
+    elif not isinstance(neuron, SigmaDelta):
+        yield "graded messages reach neurons that spike"
+
+
+def _sends_changes(network: Network) -> bool:
+    return any(isinstance(getattr(n, "neuron", None), SigmaDelta) for n in network.layers)
+
+
+def _input_parts(layer: Layer, features: int) -> Iterator[Part]:
+    """Spikes, or integers whose changes are sent."""
+    neuron = getattr(layer, "neuron", None)
+    if not isinstance(neuron, SigmaDelta):
+        yield "spikes_in", Quantize((features,)), NodeQuantization(SPIKES)
+        return
+    yield "values_in", Quantize((features,)), NodeQuantization(VALUE)
+    yield encoder_part(0, neuron, features)
+
+
+def _layer_parts(index: int, layer: Dense, point: int) -> Iterator[Part]:
+    """The nodes of a dense layer; ``point``: fraction bits of what reaches it."""
+    if isinstance(layer.neuron, SigmaDelta):
+        return sigma_delta_parts(index, layer, point)
+    if isinstance(layer.neuron, ResonateAndFire):
+        return resonator_parts(index, layer)
+    assert isinstance(layer.neuron, Cuba)
+    memory = np.any(layer.neuron.current_decay != DECAY_STEPS)
+    biased = layer.bias is not None and layer.bias.any()
+    if memory and (biased or layer.recurrent_weight is not None):
+        return lif_parts(index, layer)
+    return _dense_parts(index, layer)
 
 
 def _dense_parts(index: int, layer: Dense) -> Iterator[Part]:
     """The nodes of a dense layer of CUBA neurons, in order."""
     assert isinstance(layer.neuron, Cuba)
     n, name = len(layer.weight), layer_name(index)
-    weight, gain = _halved(layer.weight)
-    bits = _bits(weight)
+    weight, factor = halved(layer.weight)
+    bits = weight_bits(weight)
     yield (
         f"{name}_synapses",
         Linear(weight),
@@ -154,7 +203,7 @@ def _dense_parts(index: int, layer: Dense) -> Iterator[Part]:
     bias = np.zeros(n, np.int64) if layer.bias is None else layer.bias << STATE_SHIFT
     yield (
         f"{name}_gain",
-        ChannelAffine(np.full(n, gain, np.int64), bias),
+        ChannelAffine(np.full(n, factor << STATE_SHIFT, np.int64), bias),
         NodeQuantization(STATE, {"a": GAIN, "b": ACCUMULATOR}, "half_up"),
     )
     kept = np.broadcast_to(DECAY_STEPS - layer.neuron.current_decay, (n,)).astype(np.int64)
@@ -179,20 +228,9 @@ def _neurons(neuron: Cuba, n: int, recurrent: Any) -> tuple[Node, NodeQuantizati
         "recurrent_gain": np.zeros(0, np.int64),
     }
     if recurrent is not None:
-        weight, gain = _halved(recurrent)
-        returning = {"recurrent_weight": weight, "recurrent_gain": np.full(n, gain, np.int64)}
-        tensors |= {"recurrent_weight": Format(_bits(weight), 0), "recurrent_gain": GAIN}
+        weight, factor = halved(recurrent)
+        gain = np.full(n, factor << STATE_SHIFT, np.int64)
+        returning = {"recurrent_weight": weight, "recurrent_gain": gain}
+        tensors |= {"recurrent_weight": Format(weight_bits(weight), 0), "recurrent_gain": GAIN}
     node = TwoStateNeuron(**fields, **returning, order="together", reset="hard", tie="gt")
     return node, NodeQuantization(SPIKES, tensors, "toward_zero")
-
-
-def _halved(weight: Any) -> tuple[Any, int]:
-    """Weights and their gain: halves of even ones, because a synapse of 8 bits holds those."""
-    if np.any(weight % 2):
-        return weight, 1 << STATE_SHIFT
-    return weight // 2, 1 << (STATE_SHIFT + 1)
-
-
-def _bits(weight: Any) -> int:
-    """Bits of a register that holds the weights, 8 where they suffice."""
-    return max(_WEIGHT_BITS, int(np.abs(weight).max()).bit_length() + 1)
