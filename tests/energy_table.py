@@ -13,7 +13,7 @@ from pathlib import Path
 from pspike_deploy.energy_files import EnergyRequest, energy_of_file
 from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.options import NoWatcher
-from pspike_deploy.report.energy_text import interval, probability
+from pspike_deploy.report.energy_text import interval, plain, probability
 from pspike_deploy.report.pages import Block
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +56,7 @@ def rows_of(name: str, folder: Path) -> list[str]:
         cells = [f"`{name}`", f"{chip['chip']}, {chip['label']}", str(chip["cores"])]
         cells += [interval(chip["energy_J"][b], "J") for b in ("operations", "chip")]
         low, middle, high = chip["inferences_per_second"]
-        cells.append(f"{middle:,.2g} [{low:,.2g} … {high:,.2g}]")
+        cells.append(f"{plain(middle)} [{plain(low)} … {plain(high)}]")
         for device in (sweep[0], best):
             words = f" ({device['mode']}, {device['batch']:,})" if device is best else ""
             cells.append(interval(device["total_J_per_inference"], "J") + words)

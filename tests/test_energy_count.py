@@ -205,6 +205,25 @@ def test_a_mapping_gives_the_cores_and_without_one_they_are_filled_by_compartmen
         assert placed == {p.name: p.neurons for p in demand.populations}
 
 
+@pytest.mark.parametrize("room", [7, 100, 1024])
+def test_adaptive_neurons_count_two_compartments_on_the_first_chip(room: int) -> None:
+    graph = lsnn_graph(*weights(np.random.default_rng(6), n=240))
+    demand = demand_of(graph, partition_for(graph), LOIHI1)
+    each = {p.name: compartments_of(p, LOIHI1) for p in demand.populations}
+    assert each["l1_c_neurons"].tolist() == 140 * [1] + 100 * [2]
+    limit = LOIHI1.limits["neurons_per_core_simple"]
+    small = replace(
+        LOIHI1, limits={**LOIHI1.limits, "neurons_per_core_simple": replace(limit, value=room)}
+    )
+    placed = assumed_placement(demand, small)
+    by_core = np.zeros(placed.cores, int)
+    for piece in placed.pieces:
+        by_core[piece.core] += each[piece.population][piece.start : piece.stop].sum()
+    assert by_core.sum() == 140 + 2 * 100 + 5
+    assert by_core.max() <= room
+    assert (by_core[:-1] >= room - 1).all(), "two compartments may leave one free"
+
+
 def test_without_places_messages_between_cores_go_the_mean_distance_of_a_mesh() -> None:
     placement = Placement((), 2, None, 1, 1, (8, 4), "assumed")
     mean, across = (np.mean([abs(a - b) for a in range(n) for b in range(n)]) for n in (8, 4))

@@ -93,14 +93,15 @@ def assumed_placement(demand: Demand, profile: Profile) -> Placement:
     pieces: list[Piece] = []
     core, free = 0, room
     for population in demand.populations:
-        each = min(int(compartments_of(population, profile).max()), room)
+        each = np.minimum(compartments_of(population, profile), room)
+        before = np.concatenate([[0], np.cumsum(each)])
         start = 0
         while start < population.neurons:
-            if free < each:
+            if free < each[start]:
                 core, free = core + 1, room
-            taken = min(population.neurons - start, free // each)
-            pieces.append(Piece(population.name, start, start + taken, core))
-            start, free = start + taken, free - taken * each
+            stop = int(np.searchsorted(before, before[start] + free, side="right")) - 1
+            pieces.append(Piece(population.name, start, stop, core))
+            start, free = stop, free - int(before[stop] - before[start])
     cores = core + 1
     on_chip = min(cores, profile.count("cores_mapped_per_chip"))
     return Placement(
