@@ -14,6 +14,7 @@ from pspike_deploy.targets.profile import DEFAULT_PROFILE, load_profile
 
 if TYPE_CHECKING:
     from pspike_deploy.exporters.loihi.feasibility import Feasibility
+    from pspike_deploy.exporters.loihi.mapping.mapper import Objective
     from pspike_deploy.exporters.loihi.mapping.result import Mapping
     from pspike_deploy.graph.graph import Graph
 
@@ -49,6 +50,7 @@ def check(
     *,
     profile: str = DEFAULT_PROFILE,
     chips: int | None = None,
+    objective: Objective = "fewest-cores",
 ) -> Check:
     """Every reason why a target cannot run a model; empty where it can. Never raises.
 
@@ -58,6 +60,7 @@ def check(
         settings: YAML or JSON file with what an official checkpoint does not hold.
         profile: the chip of target ``loihi``.
         chips: how many there are; default: those of the largest public system.
+        objective: what the mapping minimises.
     """
     if model.suffix == ".nir":
         findings = _attempt(lambda: _audit_findings(model))
@@ -74,7 +77,7 @@ def check(
     if target != "loihi":
         return Check(findings + _attempt(lambda: _target_findings(model, target, settings)))
     rooms: list[Feasibility] = []
-    findings += _attempt(lambda: _loihi_findings(model, settings, profile, chips, rooms))
+    findings += _attempt(lambda: _loihi_findings(model, settings, profile, chips, objective, rooms))
     if not rooms:
         return Check(findings)
     return Check(findings, rooms[0].to_dict(), rooms[0].mapping)
@@ -85,6 +88,7 @@ def _loihi_findings(
     settings: Path | None,
     profile: str,
     chips: int | None,
+    objective: Objective,
     rooms: list[Feasibility],
 ) -> list[dict[str, Any]]:
     """Findings of the design rules; the feasibility is added to ``rooms`` where there is one."""
@@ -98,7 +102,7 @@ def _loihi_findings(
     found += [one for one in _lava_refusals(graph) if one["where"] not in named]
     demand = Subject(graph, chip).demand
     if demand is not None and demand.populations:
-        rooms.append(feasibility(demand, chip, chips))
+        rooms.append(feasibility(demand, chip, chips, objective))
     return found
 
 

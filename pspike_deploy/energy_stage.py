@@ -81,6 +81,7 @@ def summary_of(document: Mapping[str, Any]) -> dict[str, Any]:
                 "cores": chip["cores"],
                 "energy_J": chip["energy_J"],
                 "inferences_per_second": chip["inferences_per_second"],
+                "step_seconds": chip["step_seconds"],
             }
             for name, chip in document["chips"].items()
         },

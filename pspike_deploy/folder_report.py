@@ -23,8 +23,9 @@ if TYPE_CHECKING:  # it loads matplotlib, which only the report needs
 #: Name of the report in an artefact folder.
 REPORT: Final = "report.html"
 
-#: Document of an energy study there.
+#: Documents of an energy study and of a mapping there.
 ENERGY: Final = "energy.json"
+MAPPING: Final = "loihi/mapping.json"
 
 #: Recordings behind the figures, in the folder ``recordings``.
 FLOAT: Final = "float.npz"
@@ -128,6 +129,8 @@ def report_of(folder: Path) -> ReportData:
         accuracy=_part(summary, "accuracy"),
         lava=_part(summary, "lava"),
         energy=_document(folder, ENERGY) or None,
+        mapping=_document(folder, MAPPING) or None,
+        summary=summary if summary.get("loihi") else None,
         provenance=_provenance(summary, manifest),
         **_sides(summary),
     )

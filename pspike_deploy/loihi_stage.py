@@ -11,6 +11,7 @@ import numpy as np
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.loihi.export import NETWORK, LoihiExport, export_loihi
 from pspike_deploy.exporters.loihi.handover import handover
+from pspike_deploy.exporters.loihi.mapping.mapper import Objective
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.lava import netx
@@ -24,7 +25,11 @@ NETX_SAMPLES: Final = 2
 
 
 def write_loihi(
-    integer: Graph, recorded: Recording, folder: Path, profile_name: str
+    integer: Graph,
+    recorded: Recording,
+    folder: Path,
+    profile_name: str,
+    objective: Objective = "fewest-cores",
 ) -> tuple[LoihiExport, dict[str, Any]]:
     """Write the folder ``loihi`` and run its ``.net`` part in NetX where there is one.
 
@@ -33,6 +38,7 @@ def write_loihi(
         recorded: run of the integer simulator on the samples of the Lava bundle, all nodes.
         folder: of the export.
         profile_name: of the chip.
+        objective: what the mapping minimises.
 
     Returns:
         What was written, and facts for the summary.
@@ -41,11 +47,12 @@ def write_loihi(
         PspikeError: E-TARGET-UNSUPPORTED, E-TARGET-CAPACITY.
     """
     profile = load_profile(profile_name)
-    made = export_loihi(integer, folder / FOLDER, profile, recording=recorded)
+    made = export_loihi(integer, folder / FOLDER, profile, objective=objective, recording=recorded)
     mapping = made.mapping
     fullest = mapping.fullest
     return made, {
         "profile": profile.name,
+        "objective": mapping.objective,
         "fits": mapping.fits,
         "cores": len(mapping.cores),
         "lower_bound": mapping.lower_bound,

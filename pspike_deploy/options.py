@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.exporters.loihi.mapping.mapper import OBJECTIVES, Objective
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.targets.profile import DEFAULT_PROFILE, PROFILES
 
@@ -36,6 +37,7 @@ class ExportOptions:
         force: replace an artefact folder that exists.
         settings: YAML or JSON file with what an official checkpoint does not hold.
         profile: chip that ``loihi`` exports are made for.
+        objective: what the mapping of a ``loihi`` export minimises, one of :data:`OBJECTIVES`.
         offline: run the network on buffered sequences, in the integer simulator only.
     """
 
@@ -54,6 +56,7 @@ class ExportOptions:
     force: bool = False
     settings: Path | None = None
     profile: str = DEFAULT_PROFILE
+    objective: Objective = "fewest-cores"
     offline: bool = False
 
     def __post_init__(self) -> None:
@@ -77,6 +80,15 @@ class ExportOptions:
                 f"unknown profile {self.profile!r}",
                 why=f"there are: {', '.join(PROFILES)}",
                 fix="choose one of these with --profile",
+            )
+        if self.objective not in OBJECTIVES or (
+            self.objective != OBJECTIVES[0] and self.target != "loihi"
+        ):
+            raise PspikeError(
+                "E-USAGE",
+                f"the objective {self.objective!r} is not possible for {self.target!r}",
+                why=f"only --target loihi is mapped to cores; there are: {', '.join(OBJECTIVES)}",
+                fix="choose one of these, with --target loihi",
             )
         if self.offline and self.target != "nir":
             raise PspikeError(

@@ -321,7 +321,9 @@ class _Export:
                 )
         if options.target == "loihi":
             with self._stage("loihi", "Mapping to cores, writing neuron programs"):
-                found.made, found.loihi = write_loihi(integer, expected, folder, options.profile)
+                found.made, found.loihi = write_loihi(
+                    integer, expected, folder, options.profile, options.objective
+                )
         return found
 
     def _verify(

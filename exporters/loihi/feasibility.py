@@ -19,7 +19,7 @@ from pspike_deploy.exporters.loihi.demand import (
     PopulationDemand,
     Sparse,
 )
-from pspike_deploy.exporters.loihi.mapping.mapper import map_network
+from pspike_deploy.exporters.loihi.mapping.mapper import Objective, map_network
 from pspike_deploy.exporters.loihi.mapping.result import EVIDENCE, Mapping
 from pspike_deploy.targets.profile import Profile
 
@@ -120,16 +120,22 @@ def _summary(mapping: Mapping) -> dict[str, Any]:
     }
 
 
-def feasibility(demand: Demand, profile: Profile, chips: int | None = None) -> Feasibility:
+def feasibility(
+    demand: Demand,
+    profile: Profile,
+    chips: int | None = None,
+    objective: Objective = "fewest-cores",
+) -> Feasibility:
     """Whether a network fits, and the cheapest change where it does not.
 
     Args:
         demand: what the network asks for.
         profile: the chip.
         chips: how many there are; default: those of the largest public system.
+        objective: what the mapping minimises.
     """
     available = profile.systems[-1].chips if chips is None else chips
-    mapping, reason = _mapped(demand, profile)
+    mapping, reason = _mapped(demand, profile, objective)
     if mapping is not None and mapping.chips > available:
         reason = f"it takes {mapping.chips:,} chips, and there are {available:,}"
     fits = mapping is not None and not reason
@@ -137,9 +143,9 @@ def feasibility(demand: Demand, profile: Profile, chips: int | None = None) -> F
     return Feasibility(fits, available, mapping, reason, changes)
 
 
-def _mapped(demand: Demand, profile: Profile) -> tuple[Mapping | None, str]:
+def _mapped(demand: Demand, profile: Profile, objective: Objective) -> tuple[Mapping | None, str]:
     try:
-        return map_network(demand, profile), ""
+        return map_network(demand, profile, objective), ""
     except PspikeError as error:
         return None, error.why
 

@@ -41,6 +41,12 @@ def export(
     profile: Annotated[
         str, typer.Option(help="chip of the target loihi: loihi2 or loihi1")
     ] = "loihi2",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="what the mapping to cores minimises: fewest-cores, lowest-load or least-traffic"
+        ),
+    ] = "fewest-cores",
     out: Annotated[Path | None, typer.Option(help="folder to make; default: MODEL-TARGET")] = None,
     data: Data = None,
     labels: Labels = None,
@@ -99,6 +105,7 @@ def export(
             model=model,
             target=target,
             profile=profile,
+            objective=objective,  # type: ignore[arg-type]  # checked by ExportOptions
             out=out or Path(f"{model.stem}-{target}"),
             data=data,
             labels=labels,

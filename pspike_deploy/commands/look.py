@@ -69,6 +69,10 @@ def check(
         int | None,
         typer.Option(help="chips that there are; default: those of the largest system", min=1),
     ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(help="what the mapping minimises: fewest-cores, lowest-load, least-traffic"),
+    ] = "fewest-cores",
     cores: Annotated[
         bool, typer.Option("--cores", help="list every core: place, neurons, load")
     ] = False,
@@ -85,7 +89,14 @@ def check(
         from pspike_deploy.targets.profile import load_profile
 
         load_profile(profile)
-        found = check_model(model, target, settings, profile=profile, chips=chips)
+        found = check_model(
+            model,
+            target,
+            settings,
+            profile=profile,
+            chips=chips,
+            objective=objective,  # type: ignore[arg-type]  # an unknown one is a finding
+        )
         document: dict[str, Any] = {
             "model": model.name,
             "target": target,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from pspike_deploy.models.card_page import deployed_columns, deployed_rows
+from pspike_deploy.report.chip_rows import feasibility_rows
+from pspike_deploy.report.energy_text import interval
 
 
 def export_table(summary: Mapping[str, Any]) -> Table:
@@ -34,7 +36,11 @@ def export_table(summary: Mapping[str, Any]) -> Table:
     if summary["lava"] is not None:
         table.add_row("Lava", _lava(summary["lava"]))
     if summary.get("loihi") is not None:
-        table.add_row("Loihi", _loihi(summary["loihi"]))
+        for number, (what, value) in enumerate(feasibility_rows(summary)):
+            table.add_row("" if number else "Loihi", f"{what}: {value}")
+    if (summary.get("energy") or {}).get("chips"):
+        for number, words in enumerate(_energy(summary["energy"])):
+            table.add_row("" if number else "energy", words)
     verification = summary["verification"]
     if "T0" in verification["tests"]:
         table.add_row(
@@ -86,13 +92,13 @@ def _share(accuracy: Mapping[str, Any], kind: str) -> str:
     return f"{kind} {100 * accuracy[kind]:.2f}{error} %"
 
 
-def _loihi(loihi: Mapping[str, Any]) -> str:
-    system = loihi["system"] or "[red]no public system is large enough[/red]"
-    share = max(loihi["utilisation"].values())
-    return (
-        f"{loihi['cores']} core(s) on {loihi['chips']} chip(s) ({loihi['profile']}: {system}), an "
-        f"estimate; the fullest core at {share:.0%} by {loihi['bottleneck'].replace('_', ' ')}"
-    )
+def _energy(energy: Mapping[str, Any]) -> Iterator[str]:
+    """The whole chip's energy per inference, chip by chip."""
+    for name, chip in energy["chips"].items():
+        yield (
+            f"{name}: {interval(chip['energy_J']['chip'], 'J')} per inference with its x86 "
+            f"processors, {chip['label']}"
+        )
 
 
 def _lava(lava: Mapping[str, Any]) -> str:

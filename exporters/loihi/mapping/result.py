@@ -230,3 +230,45 @@ class Mapping:
             "activity": self.activity,
             "assumptions": list(self.assumptions),
         }
+
+    @staticmethod
+    def from_dict(data: MappingType[str, Any]) -> Mapping:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: the data are no mapping of this version.
+        """
+        if data.get("format") != FORMAT or data.get("version") != VERSION:
+            raise ValueError(f"no {FORMAT} of version {VERSION}")
+        try:
+            return Mapping(
+                traffic=Traffic(**data["traffic"]),
+                cores=tuple(_core_row(core) for core in data["cores"]),
+                assumptions=tuple(data["assumptions"]),
+                **{name: data[name] for name in _PLAIN_FIELDS},
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+#: Fields of a mapping that stand in its document as they are.
+_PLAIN_FIELDS: Final = (
+    "profile",
+    "objective",
+    "method",
+    "placement",
+    "lower_bound",
+    "lower_bounds",
+    "excluded",
+    "chips",
+    "system",
+    "activity",
+)
+
+
+def _core_row(data: MappingType[str, Any]) -> CoreRow:
+    inner = {
+        "slices": tuple(SliceRow(**piece) for piece in data["slices"]),
+        "load": CoreLoad(**data["load"]),
+    }
+    return CoreRow(**{**data, **inner})

@@ -37,10 +37,11 @@ def mapping_figure(mapping: Mapping, name: str = "cores") -> str:
         axes.axis("off")
         axes.autoscale_view()
         figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.98)
-        return inline_svg(figure, name, _words(mapping))
+        return inline_svg(figure, name, mapping_words(mapping))
 
 
-def _words(mapping: Mapping) -> str:
+def mapping_words(mapping: Mapping) -> str:
+    """What the picture shows, as a sentence."""
     busiest, mean = mapping.bottleneck, _mean(mapping)
     held = ", ".join(dict.fromkeys(piece.population for piece in busiest.slices))
     return (

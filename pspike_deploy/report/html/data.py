@@ -78,6 +78,8 @@ class ReportData:
             ``_std``, the standard deviation over ``draws``; ``agreement``, ``samples``.
         lava: facts of ``summary.json`` about the run in Lava's CPU simulator.
         energy: document of ``energy.json``.
+        mapping: document of ``mapping.json`` of an export toward Loihi.
+        summary: that of ``summary.json``, beside a mapping.
         provenance: digests, versions and the like, by name.
         reference: what the reference is called.
         target: what is compared with it.
@@ -92,6 +94,8 @@ class ReportData:
     accuracy: Document | None = None
     lava: Document | None = None
     energy: Document | None = None
+    mapping: Document | None = None
+    summary: Document | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     reference: str = "float network"
     target: str = "integer network"

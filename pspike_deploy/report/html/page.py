@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from pspike_deploy.atomic import write_file
 from pspike_deploy.report.html import tables
+from pspike_deploy.report.html.chip_section import chip_picture, chip_sentences, chip_tables
 from pspike_deploy.report.html.data import LayerSpikes, ReportData
 from pspike_deploy.report.html.energy_figures import energy_pictures
 from pspike_deploy.report.html.energy_section import energy_sentences, energy_tables
@@ -109,6 +110,14 @@ def _sections(data: ReportData) -> Iterator[Section]:
             tables.facts_table("Options", quantization.get("config") or {}),
         ),
     )
+    if data.mapping and data.summary:
+        yield Section(
+            "chip",
+            "On the chip",
+            lists=tuple(chip_sentences(data.mapping)),
+            tables=tuple(chip_tables(data.mapping, data.summary)),
+            pictures=(chip_picture(data.mapping),),
+        )
     if data.energy:
         yield Section(
             "energy",
