@@ -85,7 +85,7 @@ def test_the_report_written_again_is_the_same(folder: Path, tmp_path: Path) -> N
 
 def test_what_a_folder_lacks_is_left_out(folder: Path) -> None:
     shutil.rmtree(folder / "recordings")
-    for name in ("manifest.json", "verification.json", "quantization.json"):
+    for name in ("manifest.json", "verification.json", "quantization.json", "energy.json"):
         (folder / name).unlink()
     assert pspike_report(folder).exit_code == 0
     page = (folder / "report.html").read_text("utf-8")

@@ -18,11 +18,14 @@ from pspike_deploy.exporters.lava.files import file_digests, sha256_of
 from pspike_deploy.exporters.loihi.check_mapping import check_mapping
 from pspike_deploy.exporters.loihi.export import export_loihi
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
+from pspike_deploy.exporters.loihi.mapping.mapper import OBJECTIVES, map_network
+from pspike_deploy.exporters.loihi.mapping.result import Mapping as CoreMapping
 from pspike_deploy.exporters.loihi.rules import design_findings
 from pspike_deploy.graph.file import write_graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import ExportOptions
 from pspike_deploy.pipeline import export_network
+from pspike_deploy.report.chip_rows import feasibility_rows
 from pspike_deploy.simulators import fixed_point
 from pspike_deploy.targets.profile import load_profile
 from tests.graphs import small_input, small_integer_graph
@@ -61,6 +64,40 @@ def test_an_export_holds_every_artefact_and_says_what_was_not_verified(exported:
         assert "was **not run**" in text
     for name in ("lava/expected.npz", "loihi/neuron_programs.json", "loihi/neuron_parameters.npz"):
         assert f"| `{name}` | `{sha256_of(exported / name)}` |" in text
+
+
+@pytest.mark.lava
+def test_the_report_shows_the_chip(exported: Path) -> None:
+    page = (exported / "report.html").read_text("utf-8")
+    for words in ("On the chip", "Cores by load", "Does it fit?", "steps per second", "holds"):
+        assert words in page
+    document = json.loads((exported / "loihi/mapping.json").read_text("utf-8"))
+    assert CoreMapping.from_dict(document).to_dict() == document
+    rows = dict(feasibility_rows(json.loads((exported / "summary.json").read_text("utf-8"))))
+    assert rows["verdict"] == "fits; an estimate"
+    assert "by the time model (mapped, PRIOR, not Loihi 2 data)" in rows["steps per second"]
+
+
+@pytest.mark.parametrize("damage", [{"version": 2}, {"cores": [{}]}, {"traffic": None}])
+def test_what_is_no_mapping_is_refused(damage: dict[str, object]) -> None:
+    graph = small_integer_graph(np.random.default_rng(0))
+    whole = map_network(demand_of(graph, partition_for(graph), LOIHI2), LOIHI2).to_dict()
+    with pytest.raises(ValueError, match=r"mapping|Error"):
+        CoreMapping.from_dict({**whole, **damage})
+
+
+def test_what_the_mapping_minimises_can_be_chosen(tmp_path: Path) -> None:
+    arguments = ["check", str(DIGITS), "--target", "loihi", "--cores", "--json"]
+    cores = {}
+    for objective in OBJECTIVES:
+        done = runner.invoke(cli.app, [*arguments, "--objective", objective])
+        mapping = json.loads(done.stdout)["mapping"]
+        assert mapping["objective"] == objective
+        cores[objective] = mapping["core_count"]
+    assert cores["fewest-cores"] < cores["lowest-load"]
+    for target, objective in (("lava", "lowest-load"), ("loihi", "prettiest")):
+        with pytest.raises(PspikeError, match="objective"):
+            ExportOptions(DIGITS, target, tmp_path / "out", objective=objective)  # type: ignore[arg-type]
 
 
 def test_the_same_arguments_give_the_same_bytes_and_a_mapping_that_holds(tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ def _mapped(demand: Demand, profile: Profile, objective: Objective) -> tuple[Map
     try:
         return map_network(demand, profile, objective), ""
     except PspikeError as error:
+        if error.code != "E-TARGET-CAPACITY":
+            raise
         return None, error.why
 
 
