@@ -13,6 +13,7 @@ from pspike_deploy.errors import PspikeError
 
 if TYPE_CHECKING:
     from pspike_deploy.api import export, load, simulate
+    from pspike_deploy.energy_result import energy
     from pspike_deploy.graph.file import read_graph, write_graph
     from pspike_deploy.graph.graph import Graph
     from pspike_deploy.models.to_graph import to_graph
@@ -47,6 +48,7 @@ __all__ = [
     "Recording",
     "__version__",
     "compare",
+    "energy",
     "export",
     "load",
     "quantize",
@@ -59,7 +61,7 @@ __all__ = [
 
 
 #: Functions that are subpackages as well (see ``_callable.py``).
-_CALLABLE_PACKAGES = ("quantize", "verify")
+_CALLABLE_PACKAGES = ("energy", "quantize", "verify")
 
 
 def __getattr__(name: str) -> Any:

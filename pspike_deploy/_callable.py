@@ -1,7 +1,8 @@
 """Subpackages that are also functions.
 
-``pspike_deploy.quantize`` and ``pspike_deploy.verify`` name both a room of the house and the
-function that the Python interface offers. Whichever is imported first, calling the name works.
+``pspike_deploy.energy``, ``pspike_deploy.quantize`` and ``pspike_deploy.verify`` name both a room
+of the house and the function that the Python interface offers. Whichever is imported first, calling
+the name works.
 """
 
 from __future__ import annotations

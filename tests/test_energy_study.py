@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import pspike_deploy as pspike
 from pspike_deploy import cli
 from pspike_deploy.energy.case import MEASURED_PARTS
 from pspike_deploy.energy.chip_constants import CHIPS, chip_constants
@@ -204,6 +205,19 @@ def test_the_command_prints_every_boundary_and_the_sentence_on_loihi_2() -> None
     for words in ("(a) operations", "(d) board", "No per-operation energy of Loihi 2", "A100"):
         assert words in loud.stdout
     assert "not modelled" not in loud.stdout
+
+
+def test_in_python_a_recording_gives_the_same_study_as_its_data() -> None:
+    rng = np.random.default_rng(2)
+    graph, x = small_integer_graph(rng), small_input(rng, 3, 6)
+    recording = pspike.simulate(graph, x)
+    ran, read = (
+        pspike.energy(graph, x, options=FEW),
+        pspike.energy(graph, recording=recording, options=FEW),
+    )
+    for name in CHIPS:
+        assert ran.to_dict()["chips"][name]["energy_J"] == read.to_dict()["chips"][name]["energy_J"]
+    assert "(c) chip with its x86 processors" in ran.table()
 
 
 def test_a_measured_step_is_used_and_named() -> None:

@@ -23,7 +23,7 @@ FLOORS = (
     ("foreign_recordings",),
     ("report", "artefacts", "data", "options", "golden", "nir_data"),
     ("sources", "verification", "folder_report", "integer_export", "lava_stage", "loihi_stage"),
-    ("energy_stage",),
+    ("energy_stage", "energy_result"),
     ("pipeline", "subjects"),
     ("api",),
     (
