@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,14 @@ from pspike_deploy.energy.reference_measurement import measure_reference
 from pspike_deploy.energy.study import StudyOptions, study
 from pspike_deploy.energy_stage import SAMPLES, stated
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.folder_report import ENERGY, REPORT, write_folder_report
+from pspike_deploy.exporters.loihi.mapping.result import Mapping
+from pspike_deploy.folder_report import (
+    ENERGY,
+    MAPPING,
+    REPORT,
+    read_document,
+    write_folder_report,
+)
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.options import Watcher
@@ -70,12 +76,13 @@ class EnergyRequest:
 
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """A network with its data; ``accuracy`` where an export measured it."""
+    """A network with its data; ``accuracy`` and ``mappings`` where an export has them."""
 
     integer: Graph
     dense: Graph
     data: ExportData
     accuracy: dict[str, Accuracy]
+    mappings: dict[str, Mapping]
 
 
 def energy_of_file(request: EnergyRequest, watcher: Watcher) -> dict[str, Any]:
@@ -113,6 +120,7 @@ def energy_of_file(request: EnergyRequest, watcher: Watcher) -> dict[str, Any]:
         dense=opened.dense,
         accuracy=accuracy,
         measured=measured,
+        mappings=opened.mappings,
         options=request.options,
         progress=watcher.advance,
     ).to_dict()
@@ -151,15 +159,33 @@ def _opened(request: EnergyRequest, watcher: Watcher) -> _Opened:
         data = load_data(request.data, request.labels, integer, facts)
         whole = model / "float.nir"
         dense = load_model(whole)[0] if whole.is_file() else integer
-        summary = json.loads((model / "summary.json").read_text("utf-8"))
-        return _Opened(integer, dense, data, stated(summary.get("accuracy") or {}))
+        accuracy = stated(read_document(model, "summary.json").get("accuracy") or {})
+        return _Opened(integer, dense, data, accuracy, _mappings(model))
     graph, facts = load_model(model, request.settings)
     data = load_data(request.data, request.labels, graph, facts)
     if graph.is_integer:
-        return _Opened(graph, graph, data, {})
+        return _Opened(graph, graph, data, {}, {})
     watcher.stage("Calibrating and quantising")
     integer = quantize(graph, data.calibration, config=QuantConfig())
-    return _Opened(integer, graph, data, {})
+    return _Opened(integer, graph, data, {}, {})
+
+
+def _mappings(folder: Path) -> dict[str, Mapping]:
+    """The mapping of an export toward Loihi, by chip."""
+    document = read_document(folder, MAPPING)
+    if not document:
+        return {}
+    try:
+        mapping = Mapping.from_dict(document)
+    except ValueError as error:
+        raise PspikeError(
+            "E-DATA-FILE",
+            "the mapping of the export cannot be read",
+            why=str(error),
+            fix="export the network again",
+            where=str(folder / MAPPING),
+        ) from error
+    return {mapping.profile: mapping}
 
 
 def _accuracy(opened: _Opened, few: slice, request: EnergyRequest) -> dict[str, Accuracy]:

@@ -11,6 +11,7 @@ from pspike_deploy.data import ExportData
 from pspike_deploy.energy.baselines import Accuracy
 from pspike_deploy.energy.study import StudyOptions, study
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.exporters.loihi.mapping.result import Mapping as CoreMapping
 from pspike_deploy.folder_report import ENERGY
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.models.card import wilson_interval
@@ -27,6 +28,7 @@ def write_energy(
     accuracy: Mapping[str, Any],
     seed: int,
     folder: Path,
+    mappings: Mapping[str, CoreMapping],
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Write ``energy.json`` and give facts for the summary.
@@ -38,6 +40,7 @@ def write_energy(
         accuracy: of its summary.
         seed: of noise and Monte-Carlo.
         folder: of the export.
+        mappings: that the export made, by chip.
         progress: called with the samples that are done and with all.
 
     Returns:
@@ -51,6 +54,7 @@ def write_energy(
             lengths=None if data.lengths is None else data.lengths[:SAMPLES],
             dense=dense,
             accuracy=stated(accuracy),
+            mappings=mappings,
             options=StudyOptions(seed=seed),
             progress=progress,
         ).to_dict()

@@ -116,20 +116,23 @@ def report_of(folder: Path) -> ReportData:
             fix="give the folder that 'pspike-export' made",
             where=str(folder),
         )
-    summary, manifest = _document(folder, "summary.json"), _document(folder, "manifest.json")
+    summary, manifest = (
+        read_document(folder, "summary.json"),
+        read_document(folder, "manifest.json"),
+    )
     sites = _sites(folder / "recordings")
     name = str(_part(manifest, "model").get("name", folder.name))
     return ReportData(
         title=name,
         facts=_facts(summary, manifest),
-        verification=_document(folder, "verification.json") or None,
+        verification=read_document(folder, "verification.json") or None,
         sites=sites,
         conditions=_conditions(sites),
-        quantization=_document(folder, "quantization.json") or None,
+        quantization=read_document(folder, "quantization.json") or None,
         accuracy=_part(summary, "accuracy"),
         lava=_part(summary, "lava"),
-        energy=_document(folder, ENERGY) or None,
-        mapping=_document(folder, MAPPING) or None,
+        energy=read_document(folder, ENERGY) or None,
+        mapping=read_document(folder, MAPPING) or None,
         summary=summary if summary.get("loihi") else None,
         provenance=_provenance(summary, manifest),
         **_sides(summary),
@@ -146,8 +149,12 @@ def _sides(summary: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _document(folder: Path, name: str) -> Mapping[str, Any]:
-    """A JSON document of the folder; empty where there is no such file."""
+def read_document(folder: Path, name: str) -> Mapping[str, Any]:
+    """A JSON document of an export's folder; empty where there is no such file.
+
+    Raises:
+        PspikeError: E-DATA-FILE for a damaged one.
+    """
     path = folder / name
     try:
         document = json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -149,7 +149,7 @@ class _Export:
             verification = self._verify(graph, integer, data, target.replays, overflows)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
         with self._stage("energy", "Counting activity, estimating energy"):
-            energy = self._energy(integer, graph, data, accuracy, folder)
+            energy = self._energy(integer, graph, data, accuracy, folder, target.made)
         summary = {
             "network": self._network(facts, graph, integer),
             "warnings": facts.get("warnings", []),
@@ -187,7 +187,7 @@ class _Export:
             verification = verify_integer(integer, data, self.options, target.replays, overflows)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
         with self._stage("energy", "Counting activity, estimating energy"):
-            energy = self._energy(integer, integer, data, accuracy, folder)
+            energy = self._energy(integer, integer, data, accuracy, folder, target.made)
         summary = {
             "network": {**self._network(facts, integer, integer), "integer_only": True},
             "warnings": facts.get("warnings", []),
@@ -351,9 +351,13 @@ class _Export:
         data: ExportData,
         accuracy: dict[str, Any],
         folder: Path,
+        made: LoihiExport | None,
     ) -> dict[str, Any]:
+        mappings = {} if made is None else {made.mapping.profile: made.mapping}
         advance = self.watcher.advance
-        return write_energy(integer, dense, data, accuracy, self.options.seed, folder, advance)
+        return write_energy(
+            integer, dense, data, accuracy, self.options.seed, folder, mappings, advance
+        )
 
     def _report(self, graph: Graph, integer: Graph, data: ExportData, folder: Path) -> None:
         record_excerpt(

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pspike_deploy import cli
 from pspike_deploy.check import check
+from pspike_deploy.energy_files import EnergyRequest, energy_of_file
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
 from pspike_deploy.exporters.lava.files import file_digests, sha256_of
@@ -23,7 +24,7 @@ from pspike_deploy.exporters.loihi.mapping.result import Mapping as CoreMapping
 from pspike_deploy.exporters.loihi.rules import design_findings
 from pspike_deploy.graph.file import write_graph
 from pspike_deploy.numerics.noise import Noise
-from pspike_deploy.options import ExportOptions
+from pspike_deploy.options import ExportOptions, NoWatcher
 from pspike_deploy.pipeline import export_network
 from pspike_deploy.report.chip_rows import feasibility_rows
 from pspike_deploy.simulators import fixed_point
@@ -76,6 +77,22 @@ def test_the_report_shows_the_chip(exported: Path) -> None:
     rows = dict(feasibility_rows(json.loads((exported / "summary.json").read_text("utf-8"))))
     assert rows["verdict"] == "fits; an estimate"
     assert "by the time model (mapped, PRIOR, not Loihi 2 data)" in rows["steps per second"]
+
+
+def test_energy_stands_on_the_cores_that_the_export_chose(tmp_path: Path) -> None:
+    out = tmp_path / "spread"
+    options = ExportOptions(
+        ZOO / "linoss_digits.pt", "loihi", out, draws=1, lava_samples=1, objective="lowest-load"
+    )
+    summary = export_network(options).summary
+    cores = summary["loihi"]["cores"]
+    assert cores > 10
+    assert summary["energy"]["chips"]["loihi2"]["cores"] == cores
+    again = energy_of_file(EnergyRequest(out, samples=4, draws=20), NoWatcher())
+    assert again["chips"]["loihi2"]["cores"] == cores
+    (out / "loihi/mapping.json").write_text('{"format": "something else"}', "utf-8")
+    with pytest.raises(PspikeError, match="the mapping of the export cannot be read"):
+        energy_of_file(EnergyRequest(out, samples=4, draws=20), NoWatcher())
 
 
 @pytest.mark.parametrize("damage", [{"version": 2}, {"cores": [{}]}, {"traffic": None}])

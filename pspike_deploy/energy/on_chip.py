@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
 from pspike_deploy.exporters.loihi.mapping.mapper import map_network
+from pspike_deploy.exporters.loihi.mapping.result import Mapping as CoreMapping
 from pspike_deploy.exporters.loihi.rules import nodes_beyond
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
@@ -66,6 +67,7 @@ def activity_on(
     *,
     noise: Noise,
     lengths: npt.ArrayLike | None = None,
+    mappings: Mapping[str, CoreMapping] | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[OnChip]:
     """Run an integer graph on data and count what it does on the cores of chips.
@@ -76,13 +78,14 @@ def activity_on(
         x: (sample, step, feature).
         noise: of the run.
         lengths: true steps of every sample, (sample,); default: all.
+        mappings: of this graph by profile, where they exist already; others are made.
         progress: called with the samples that are done and with all.
 
     Raises:
         PspikeError: E-TARGET-UNSUPPORTED where the graph has no neuron groups, and what the
             simulator raises. What a chip lacks is no error, see :attr:`OnChip.obstacles`.
     """
-    placed = [_placed(graph, profile) for profile in profiles]
+    placed = [_placed(graph, profile, mappings or {}) for profile in profiles]
     runs = count_activity(
         graph, x, _all_cores(placed), noise=noise, lengths=lengths, progress=progress
     )
@@ -90,14 +93,18 @@ def activity_on(
 
 
 def recorded_activity_on(
-    graph: Graph, profiles: Sequence[Profile], recording: Recording
+    graph: Graph,
+    profiles: Sequence[Profile],
+    recording: Recording,
+    *,
+    mappings: Mapping[str, CoreMapping] | None = None,
 ) -> list[OnChip]:
     """The same of a recording of the graph.
 
     Raises:
         PspikeError: E-USAGE where it does not tell enough; as :func:`activity_on`.
     """
-    placed = [_placed(graph, profile) for profile in profiles]
+    placed = [_placed(graph, profile, mappings or {}) for profile in profiles]
     return _on_chips(placed, count_recording(graph, recording, _all_cores(placed)))
 
 
@@ -128,13 +135,13 @@ def _on_chips(placed: Sequence[_Placed], runs: Sequence[CountedRun]) -> list[OnC
     return found
 
 
-def _placed(graph: Graph, profile: Profile) -> _Placed:
+def _placed(graph: Graph, profile: Profile, mappings: Mapping[str, CoreMapping]) -> _Placed:
     demand = demand_of(graph, partition_for(graph), profile)
     assumed = Cores(demand, assumed_placement(demand, profile), profile)
     obstacles = [f"{finding.node}: {finding.why}" for finding in nodes_beyond(graph, profile)]
     if not obstacles:
         try:
-            mapping = map_network(demand, profile)
+            mapping = mappings.get(profile.name) or map_network(demand, profile)
             return _Placed(Cores(demand, placement_of(mapping, profile), profile), assumed, ())
         except PspikeError as error:
             obstacles = [error.why]

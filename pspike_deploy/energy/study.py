@@ -30,6 +30,7 @@ from pspike_deploy.energy.on_chip import OnChip, activity_on, facts_of, recorded
 from pspike_deploy.energy.operations import MODES, Mode, Operations, operations
 from pspike_deploy.energy.simple_models import simple_models
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.exporters.loihi.mapping.result import Mapping as CoreMapping
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
@@ -182,6 +183,7 @@ def study(
     dense: Graph | None = None,
     accuracy: Mapping[str, Accuracy] | None = None,
     measured: Sequence[Measurement] = (),
+    mappings: Mapping[str, CoreMapping] | None = None,
     options: StudyOptions | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Study:
@@ -197,6 +199,7 @@ def study(
         accuracy: of the networks by kind, ``float`` and ``integer``; what is not stated, is said.
         measured: of the dense network on this machine
             (:func:`~pspike_deploy.energy.reference_measurement.measure_reference`).
+        mappings: of the graph by chip, where they exist already; others are made.
         options: chips, devices, draws.
         progress: called with the samples that are done and with all.
 
@@ -211,14 +214,20 @@ def study(
     if recording is None:
         data = np.asarray(x)
         counted = activity_on(
-            graph, profiles, data, noise=generator, lengths=lengths, progress=progress
+            graph,
+            profiles,
+            data,
+            noise=generator,
+            lengths=lengths,
+            mappings=mappings,
+            progress=progress,
         )
         some = data[:NEUROBENCH_SAMPLES]
         excerpt = fixed_point.run(graph, some, noise=generator)
         metrics = neurobench.metrics(graph, excerpt, some)
         samples, steps = data.shape[:2]
     else:
-        counted = recorded_activity_on(graph, profiles, recording)
+        counted = recorded_activity_on(graph, profiles, recording, mappings=mappings)
         metrics = neurobench.metrics(graph, recording)
         samples, steps = next(iter(recording.values.values())).shape[:2]
     chips = {found.profile: _chip_study(found, chosen) for found in counted}
