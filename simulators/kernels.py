@@ -54,6 +54,12 @@ def toward_zero(value: Any, shift: Any) -> Any:
 
 
 @njit(inline="always", cache=True)
+def half_up(value: Any, shift: Any) -> Any:
+    """Divide by 2**shift, rounding halves up; a negative shift multiplies."""
+    return (value + (1 << (shift - 1))) >> shift if shift > 0 else value << -shift
+
+
+@njit(inline="always", cache=True)
 def fit(value: Any, bits: Any, wrap: Any) -> Any:
     """A value that left its register, wrapped or saturated."""
     limit = (1 << (bits - 1)) - 1

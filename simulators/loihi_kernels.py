@@ -19,15 +19,9 @@ from pspike_deploy.graph.loihi_neurons import (
     ResonateAndFire,
 )
 from pspike_deploy.graph.semantics import NodeQuantization
-from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
+from pspike_deploy.simulators.kernels import Overflows, half_up, register, toward_zero
 
 IntArray = npt.NDArray[np.int64]
-
-
-@njit(inline="always", cache=True)
-def _half_up(value: Any, shift: Any) -> Any:
-    """Divide by 2**shift, rounding halves up; a negative shift multiplies."""
-    return (value + (1 << (shift - 1))) >> shift if shift > 0 else value << -shift
 
 
 @njit(parallel=True, cache=True)
@@ -68,9 +62,9 @@ def _loihi_lif(
             for i in range(neurons):
                 at = (sample, step, i)
                 current = toward_zero(current_decay[i] * u[i], current_shift)
-                current += _half_up(gains[0, i] * x[sample, step, i], gain_shifts[0, i])
+                current += half_up(gains[0, i] * x[sample, step, i], gain_shifts[0, i])
                 if recurrent:
-                    current += _half_up(gains[1, i] * returned[i], gain_shifts[1, i])
+                    current += half_up(gains[1, i] * returned[i], gain_shifts[1, i])
                 u[i] = register(current, bits, wrap, overflows, first, at)
                 adapted = toward_zero(adaptation_decay[i] * a[i], adaptation_shift)
                 if step > 0:
@@ -156,11 +150,11 @@ def _resonate(
                 at = (sample, step, i)
                 new_re = toward_zero(cos[i] * re[i], cos_shift)
                 new_re -= toward_zero(sin[i] * im[i], sin_shift)
-                new_re += _half_up(real_gain[i] * x[sample, step, i], gain_shifts[0, i])
+                new_re += half_up(real_gain[i] * x[sample, step, i], gain_shifts[0, i])
                 new_im = toward_zero(sin[i] * re[i], sin_shift)
                 new_im += toward_zero(cos[i] * im[i], cos_shift)
                 arriving = imaginary_gain[i] * x[sample, step, neurons + i]
-                new_im += _half_up(arriving, gain_shifts[1, i])
+                new_im += half_up(arriving, gain_shifts[1, i])
                 below = im[i] < 0
                 re[i] = register(new_re, bits, wrap, overflows, first, at)
                 im[i] = register(new_im, bits, wrap, overflows, first, at)

@@ -13,15 +13,9 @@ from numba import njit, prange
 
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS
 from pspike_deploy.numerics.noise import UNIFORM_BITS
-from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
+from pspike_deploy.simulators.kernels import Overflows, half_up, register, toward_zero
 
 IntArray = npt.NDArray[np.int64]
-
-
-@njit(inline="always", cache=True)
-def _half_up(value: Any, shift: Any) -> Any:
-    """Divide by 2**shift, rounding halves up; a negative shift multiplies."""
-    return (value + (1 << (shift - 1))) >> shift if shift > 0 else value << -shift
 
 
 @njit(inline="always", cache=True)
@@ -68,7 +62,7 @@ def _rescale(values: Any, shift: Any, bits: Any, wrap: Any, overflows: Any, firs
         for step in range(steps):
             for neuron in range(neurons):
                 at = (sample, step, neuron)
-                value = _half_up(values[at], shift[neuron])
+                value = half_up(values[at], shift[neuron])
                 values[at] = register(value, bits, wrap, overflows, first, at)
 
 
@@ -93,7 +87,7 @@ def _sample(values: Any, shift: Any, uniform: Any, largest: Any, spikes: Any) ->
         for step in range(steps):
             for neuron in range(neurons):
                 at = (sample, step, neuron)
-                code = min(max(_half_up(values[at], shift[neuron]), 0), largest)
+                code = min(max(half_up(values[at], shift[neuron]), 0), largest)
                 values[at] = code
                 spikes[at] = uniform[at] < code
 
