@@ -14,8 +14,7 @@ from pspike_deploy.targets.profile import DEFAULT_PROFILE, load_profile
 
 if TYPE_CHECKING:
     from pspike_deploy.exporters.loihi.feasibility import Feasibility
-    from pspike_deploy.exporters.loihi.mapping.mapper import Objective
-    from pspike_deploy.exporters.loihi.mapping.result import Mapping
+    from pspike_deploy.exporters.loihi.mapping.result import Mapping, Objective
     from pspike_deploy.graph.graph import Graph
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.loihi.export import NETWORK, LoihiExport, export_loihi
 from pspike_deploy.exporters.loihi.handover import handover
-from pspike_deploy.exporters.loihi.mapping.mapper import Objective
+from pspike_deploy.exporters.loihi.mapping.result import Objective
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators.lava import netx

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from pspike_deploy.errors import PspikeError
-from pspike_deploy.exporters.loihi.mapping.mapper import OBJECTIVES, Objective
+from pspike_deploy.exporters.loihi.mapping.result import OBJECTIVES, Objective
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.targets.profile import DEFAULT_PROFILE, PROFILES
 

@@ -19,7 +19,8 @@ from pspike_deploy.exporters.lava.files import file_digests, sha256_of
 from pspike_deploy.exporters.loihi.check_mapping import check_mapping
 from pspike_deploy.exporters.loihi.export import export_loihi
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
-from pspike_deploy.exporters.loihi.mapping.mapper import OBJECTIVES, map_network
+from pspike_deploy.exporters.loihi.mapping.mapper import map_network
+from pspike_deploy.exporters.loihi.mapping.result import OBJECTIVES
 from pspike_deploy.exporters.loihi.mapping.result import Mapping as CoreMapping
 from pspike_deploy.exporters.loihi.rules import design_findings
 from pspike_deploy.graph.file import write_graph

@@ -22,10 +22,10 @@ from pspike_deploy.exporters.loihi.demand import (
     PopulationDemand,
     Sparse,
 )
-from pspike_deploy.exporters.loihi.mapping.mapper import OBJECTIVES, map_network
+from pspike_deploy.exporters.loihi.mapping.mapper import map_network
 from pspike_deploy.exporters.loihi.mapping.packing import first_fit, pieces_of, usage_rows
 from pspike_deploy.exporters.loihi.mapping.placement import least_hops, place_cores, places
-from pspike_deploy.exporters.loihi.mapping.result import CoreRow, Mapping
+from pspike_deploy.exporters.loihi.mapping.result import OBJECTIVES, CoreRow, Mapping
 from pspike_deploy.exporters.loihi.mapping.slices import longest_slices, single_neuron_excesses
 from pspike_deploy.recording import Recording
 from pspike_deploy.targets.profile import PROFILES, Profile, load_profile

@@ -15,8 +15,9 @@ from pspike_deploy.exporters.lava.files import write_json, write_npz
 from pspike_deploy.exporters.lava.refusals import Refusal, raise_refusals
 from pspike_deploy.exporters.loihi import neuron_programs as programs
 from pspike_deploy.exporters.loihi.graph_demand import demand_of
-from pspike_deploy.exporters.loihi.mapping.mapper import Objective, map_network
+from pspike_deploy.exporters.loihi.mapping.mapper import map_network
 from pspike_deploy.exporters.loihi.mapping.result import Mapping as CoreMapping
+from pspike_deploy.exporters.loihi.mapping.result import Objective
 from pspike_deploy.exporters.loihi.netx.from_graph import (
     LoweredPart,
     NotExpressed,

@@ -19,8 +19,8 @@ from pspike_deploy.exporters.loihi.demand import (
     PopulationDemand,
     Sparse,
 )
-from pspike_deploy.exporters.loihi.mapping.mapper import Objective, map_network
-from pspike_deploy.exporters.loihi.mapping.result import EVIDENCE, Mapping
+from pspike_deploy.exporters.loihi.mapping.mapper import map_network
+from pspike_deploy.exporters.loihi.mapping.result import EVIDENCE, Mapping, Objective
 from pspike_deploy.targets.profile import Profile
 
 #: Widths, as shares of what they are, that are tried in the search for a change.

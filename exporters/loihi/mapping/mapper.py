@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ from pspike_deploy.exporters.loihi.mapping.packing import (
     pieces_of,
     usage_rows,
 )
-from pspike_deploy.exporters.loihi.mapping.result import Mapping
+from pspike_deploy.exporters.loihi.mapping.result import OBJECTIVES, Mapping, Objective
 from pspike_deploy.exporters.loihi.mapping.slices import (
     Bounds,
     DoesNotFitCoreError,
@@ -58,9 +58,6 @@ from pspike_deploy.exporters.loihi.mapping.traffic import (
 )
 from pspike_deploy.recording import Recording
 from pspike_deploy.targets.profile import Profile
-
-Objective = Literal["fewest-cores", "lowest-load", "least-traffic"]
-OBJECTIVES: Final[tuple[str, ...]] = get_args(Objective)
 
 GREEDY: Final = "greedy: longest slices, first fit"
 OPTIMAL: Final = "greedy: longest slices, first fit; it meets the lower bound"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
+
+#: What a mapping can minimise; the first is the default.
+Objective = Literal["fewest-cores", "lowest-load", "least-traffic"]
+OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
 
 FORMAT: Final = "pspike-mapping"
 VERSION: Final = 1
