@@ -227,8 +227,9 @@ def test_adaptive_neurons_count_two_compartments_on_the_first_chip(room: int) ->
 def test_without_places_messages_between_cores_go_the_mean_distance_of_a_mesh() -> None:
     placement = Placement((), 2, None, 1, 1, (8, 4), "assumed")
     mean, across = (np.mean([abs(a - b) for a in range(n) for b in range(n)]) for n in (8, 4))
-    found = placement.hops(np.array([[5.0, 3.0], [0.0, 2.0]]))
-    assert found == pytest.approx((3 * mean, 3 * across))
+    messages = np.array([[5.0, 3.0], [0.0, 2.0]])
+    found = (messages[..., None] * placement.distances).sum(axis=(0, 1))
+    assert tuple(found) == pytest.approx((3 * mean, 3 * across))
 
 
 def test_counts_that_do_not_fit_each_other_are_refused() -> None:

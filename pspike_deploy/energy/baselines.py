@@ -21,12 +21,13 @@ from pspike_deploy.energy.gpu import (
     DRAWS,
     DeviceEstimate,
     Precision,
-    batch_sizes,
     draw_device,
-    estimate,
+    first_and_best,
+    sweep,
 )
 from pspike_deploy.energy.neurobench import Metrics
 from pspike_deploy.energy.operations import Operations
+from pspike_deploy.energy.spread import interval
 from pspike_deploy.errors import PspikeError
 
 NOT_STATED: Final = "not stated"
@@ -81,10 +82,7 @@ class Baseline:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; energies as 5 % quantile, median and 95 % quantile."""
-        quantiles = {
-            boundary: [float(q) for q in np.quantile(energy, (0.05, 0.5, 0.95))]
-            for boundary, energy in self.energies.items()
-        }
+        quantiles = {boundary: list(interval(energy)) for boundary, energy in self.energies.items()}
         return {
             "name": self.name,
             "label": self.label,
@@ -113,8 +111,8 @@ def device_baselines(
     for precision in precisions:
         drawn = draw_device(device, precision=precision, seed=seed, draws=draws)
         accuracy = (accuracies or {}).get(precision)
-        for batch in dict.fromkeys((1, batch_sizes(operations, drawn)[-1])):
-            found.append(of_device(estimate(operations, drawn, batch), operations, accuracy))
+        ends = first_and_best(sweep(operations, drawn))
+        found += [of_device(each, operations, accuracy) for each in ends]
     return tuple(found)
 
 

@@ -33,14 +33,13 @@ from pspike_deploy.energy.chip_constants import (
 )
 from pspike_deploy.energy.chip_time import sample_seconds, shares
 from pspike_deploy.energy.device_constants import Constant
+from pspike_deploy.energy.spread import interval, summary
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.targets.profile import load_profile
 
 Numbers = npt.NDArray[np.float64]
 
 DRAWS: Final = 10_000
-#: Interval that is printed.
-INTERVAL: Final = (0.05, 0.5, 0.95)
 BOUNDARIES: Final = ("operations", "cores", "cores_of_chips", "chip", "board")
 #: Counts of an inference, each with the constant that it is multiplied by.
 COUNTED: Final[Mapping[str, str]] = {
@@ -105,7 +104,7 @@ class ChipEstimate:
 
     def interval(self, boundary: str) -> tuple[float, float, float]:
         """5 % quantile, median and 95 % quantile of a boundary in J."""
-        return _interval(self.energy[boundary])
+        return interval(self.energy[boundary])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; quantities as 5 % quantile, median and 95 % quantile."""
@@ -118,12 +117,12 @@ class ChipEstimate:
             "mapping": self.activity.mapping,
             "counts": counts_per_inference(self.activity),
             "energy_J": {
-                name: _interval(self.energy[name]) if name in self.energy else None
+                name: interval(self.energy[name]) if name in self.energy else None
                 for name in BOUNDARIES
             },
-            "seconds": _interval(self.seconds),
-            "inferences_per_second": _interval(1 / self.seconds),
-            "step_seconds": _interval(self.seconds / self.activity.lengths.mean()),
+            "seconds": interval(self.seconds),
+            "inferences_per_second": interval(1 / self.seconds),
+            "step_seconds": interval(self.seconds / self.activity.lengths.mean()),
             "time_source": self.time_source,
             "time_shares": shares(self.activity, self.theta),
             "tornado": {
@@ -158,16 +157,7 @@ class ChipEstimate:
 
 def counts_per_inference(activity: Activity) -> dict[str, dict[str, float]]:
     """Mean and quantiles over inferences of everything that is counted."""
-    found = {}
-    for name, values in totals(activity).items():
-        low, middle, high = np.quantile(values, INTERVAL)
-        found[name] = {
-            "mean": float(values.mean()),
-            "p5": float(low),
-            "median": float(middle),
-            "p95": float(high),
-        }
-    return found
+    return {name: summary(values) for name, values in totals(activity).items()}
 
 
 def totals(activity: Activity) -> dict[str, Numbers]:
@@ -238,11 +228,6 @@ def _require(draws: int, step: float | None, power: float | None) -> None:
             why=f"{draws} draws, step of {step} s, board of {power} W",
             fix="give at least one draw, a step above 0 s, a power of 0 W or more",
         )
-
-
-def _interval(values: Numbers) -> tuple[float, float, float]:
-    low, middle, high = np.quantile(values, INTERVAL)
-    return float(low), float(middle), float(high)
 
 
 # --- constants of a draw -------------------------------------------------------------------------
@@ -365,7 +350,7 @@ def _tornado(
     resampled, _ = model.resampled(_theta(model.chip, used, middle, DRAWS), seed)
     found = {}
     for boundary, energy in energies.items():
-        low, _, high = _interval(resampled[boundary])
+        low, _, high = interval(resampled[boundary])
         table = [TornadoRow("samples", low, high, "")]
         for place, name in enumerate(uncertain):
             pair = energy[1 + 2 * place], energy[2 + 2 * place]

@@ -13,8 +13,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from pspike_deploy.energy.chip_energy import INTERVAL, ChipEstimate
+from pspike_deploy.energy.chip_energy import ChipEstimate
 from pspike_deploy.energy.gpu import DeviceEstimate
+from pspike_deploy.energy.spread import interval
 from pspike_deploy.errors import PspikeError
 
 Side = Literal["dynamic", "total"]
@@ -110,7 +111,7 @@ def compare(
             fix="estimate both with the same number of draws and the same seed",
         )
     share = float(np.mean(taken < other))
-    low, median, high = (float(v) for v in np.quantile(taken / other, INTERVAL))
+    low, median, high = interval(taken / other)
     notes = [] if chosen == matching else [MISMATCHED]
     return Comparison(
         chip.chip.title,

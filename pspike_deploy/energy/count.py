@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pspike_deploy.energy.activity import Activity, Counts
 from pspike_deploy.energy.paths import CountingTables
 from pspike_deploy.energy.placement import Placement, compartments_of
+from pspike_deploy.energy.spread import summary
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
 from pspike_deploy.exporters.lava.groups import Partition
@@ -80,23 +81,11 @@ class CountedRun:
 
     activity: Activity
     layers: tuple[LayerActivity, ...]
-    outputs: npt.NDArray[Any]
 
     @property
     def silent(self) -> tuple[str, ...]:
         """Layers without a spike in any sample."""
         return tuple(layer.name for layer in self.layers if not layer.spikes.any())
-
-
-def summary(values: npt.NDArray[Any]) -> dict[str, float]:
-    """Mean and quantiles over samples."""
-    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
-    return {
-        "mean": float(np.mean(values)),
-        "p5": float(low),
-        "median": float(middle),
-        "p95": float(high),
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +133,6 @@ def count_activity(
     names = sorted({name for counter in counters for name in counter.tables.bits})
     width = max([1, *(counter.tables.recorded for counter in counters)])
     size = max(1, CHUNK_VALUES // (steps * width))
-    outputs = []
     for start in range(0, samples, size):
         rows = slice(start, min(samples, start + size))
         recorded = fixed_point.run(
@@ -157,9 +145,8 @@ def count_activity(
         )
         for counter in counters:
             counter.add(rows, recorded)
-        outputs.append(recorded.outputs)
         progress(rows.stop, samples)
-    return [counter.result(graph, np.concatenate(outputs)) for counter in counters]
+    return [counter.result(graph) for counter in counters]
 
 
 def count_recording(graph: Graph, recording: Recording, cores: Sequence[Cores]) -> list[CountedRun]:
@@ -182,7 +169,7 @@ def count_recording(graph: Graph, recording: Recording, cores: Sequence[Cores]) 
         samples, steps = recording.values[needed[0]].shape[:2]
         counter = _Counter.of(graph, each, np.full(samples, steps), steps)
         counter.add(slice(0, samples), recording)
-        found.append(counter.result(graph, recording.outputs))
+        found.append(counter.result(graph))
     return found
 
 
@@ -268,15 +255,12 @@ class _Counter:
             self.messages[rows, kept, core] += sent
             per_neuron = part.sum(axis=1)  # (sample, neuron)
             receiving = per_neuron @ goes[here].astype(np.float64)  # (sample, core)
-            for row, counts in enumerate(receiving):
-                flows = np.zeros((self.cores.placement.cores, self.cores.placement.cores))
-                flows[core] = counts
-                self.hops[rows.start + row] += self.cores.placement.hops(flows)
+            self.hops[rows] += receiving @ self.cores.placement.distances[core]
 
-    def result(self, graph: Graph, outputs: npt.NDArray[Any]) -> CountedRun:
+    def result(self, graph: Graph) -> CountedRun:
         """Everything that was counted."""
         layers = tuple(self._layer(name) for name in self.tables.bits)
-        return CountedRun(self._activity(graph), layers, outputs)
+        return CountedRun(self._activity(graph), layers)
 
     def _activity(self, graph: Graph) -> Activity:
         partition, placement = self.partition, self.cores.placement

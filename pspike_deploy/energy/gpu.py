@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
@@ -34,6 +34,7 @@ from pspike_deploy.energy.device_constants import (
 )
 from pspike_deploy.energy.kernels import Kernel
 from pspike_deploy.energy.operations import Operations
+from pspike_deploy.energy.spread import interval
 from pspike_deploy.errors import PspikeError
 
 Precision = Literal["float32", "float16", "int8"]
@@ -110,8 +111,7 @@ class DeviceEstimate:
 
     def interval(self, name: Literal["seconds", "total", "dynamic"]) -> tuple[float, float, float]:
         """5 % quantile, median and 95 % quantile of a quantity."""
-        low, middle, high = np.quantile(getattr(self, name), (0.05, 0.5, 0.95))
-        return float(low), float(middle), float(high)
+        return interval(getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; quantities as 5 % quantile, median and 95 % quantile."""
@@ -238,20 +238,8 @@ def memory_bytes(operations: Operations, precision: str, batch: int) -> int:
 
 
 def batch_sizes(operations: Operations, device: DeviceDraws) -> tuple[int, ...]:
-    """Batch sizes 1, 2, 4, … until the device fills or its memory ends.
-
-    The last one is the best: the energy per inference never rises with the batch, and where the
-    device is full no larger batch saves more than :data:`FILLED_WITHIN` of it.
-    """
-    limit = _median_at_the_limit(operations, device)
-    sizes = [1]
-    while float(np.median(estimate(operations, device, sizes[-1]).total)) > limit:
-        larger = 2 * sizes[-1]
-        fits = memory_bytes(operations, device.precision, larger) <= device.memory
-        if larger > LARGEST_BATCH or not fits:
-            break
-        sizes.append(larger)
-    return tuple(sizes)
+    """Batch sizes 1, 2, 4, … until the device fills or its memory ends; see :func:`sweep`."""
+    return tuple(found.batch for found in sweep(operations, device))
 
 
 def _median_at_the_limit(operations: Operations, device: DeviceDraws) -> float:
@@ -264,8 +252,25 @@ def _median_at_the_limit(operations: Operations, device: DeviceDraws) -> float:
 
 
 def sweep(operations: Operations, device: DeviceDraws) -> tuple[DeviceEstimate, ...]:
-    """Estimates from batch 1 to the one that fills the device; all share their draws."""
-    return tuple(estimate(operations, device, b) for b in batch_sizes(operations, device))
+    """Estimates from batch 1 to the one that fills the device; all share their draws.
+
+    The last one is the best: the energy per inference never rises with the batch, and where the
+    device is full no larger batch saves more than :data:`FILLED_WITHIN` of it.
+    """
+    limit = _median_at_the_limit(operations, device)
+    found = [estimate(operations, device, 1)]
+    while float(np.median(found[-1].total)) > limit:
+        larger = 2 * found[-1].batch
+        fits = memory_bytes(operations, device.precision, larger) <= device.memory
+        if larger > LARGEST_BATCH or not fits:
+            break
+        found.append(estimate(operations, device, larger))
+    return tuple(found)
+
+
+def first_and_best(found: Sequence[DeviceEstimate]) -> tuple[DeviceEstimate, ...]:
+    """Batch 1 and the best batch of a sweep, once where they are the same."""
+    return tuple(found[:1]) + tuple(found[1:][-1:])
 
 
 # --- energy per operation: a lower bound ----------------------------------------------------

@@ -14,9 +14,9 @@ from pspike_deploy.energy.count import (
     CountedRun,
     count_activity,
     count_recording,
-    summary,
 )
 from pspike_deploy.energy.placement import Placement, assumed_placement, placement_of
+from pspike_deploy.energy.spread import summary
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.export import partition_for
 from pspike_deploy.exporters.loihi.graph_demand import demand_of

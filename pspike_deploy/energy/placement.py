@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -47,20 +48,20 @@ class Placement:
     mesh: tuple[int, int]
     source: MappingSource
 
-    def hops(self, messages: npt.NDArray[np.float64]) -> tuple[float, float]:
-        """Hops east-west and north-south of messages (sending core, receiving core).
+    @cached_property
+    def distances(self) -> npt.NDArray[np.float64]:
+        """Hops of a message east-west and north-south, (sending core, receiving core, 2).
 
-        Without places: the mean distance of two random tiles of a mesh, for messages between
-        cores; (w² - 1) / (3 w) tiles along a side of w.
+        Without places: the mean distance of two random tiles of a mesh, between any two cores;
+        (w² - 1) / (3 w) tiles along a side of w.
         """
+        found: npt.NDArray[np.float64]
         if self.routers is None:
-            moving = float(messages.sum() - np.trace(messages))
-            width, height = (float((side**2 - 1) / (3 * side)) for side in self.mesh)
-            return moving * width, moving * height
-        distance = np.abs(self.routers[:, None] - self.routers[None])
-        return float((messages * distance[..., 0]).sum()), float(
-            (messages * distance[..., 1]).sum()
-        )
+            mean = [(side**2 - 1) / (3 * side) for side in self.mesh]
+            found = (1 - np.eye(self.cores))[..., None] * mean
+            return found
+        found = np.abs(self.routers[:, None] - self.routers[None]).astype(np.float64)
+        return found
 
 
 def placement_of(mapping: CoreMapping, profile: Profile) -> Placement:

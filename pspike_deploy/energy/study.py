@@ -299,8 +299,7 @@ def _devices(graph: Graph, steps: int, options: StudyOptions) -> Iterator[gpu.De
             yield from gpu.sweep(operations(graph, steps, mode), drawn)
         integers = gpu.draw_device(name, precision="int8", seed=options.seed, draws=options.draws)
         last = operations(graph, steps, options.modes[-1])
-        for batch in (1, gpu.batch_sizes(last, integers)[-1]):
-            yield gpu.estimate(last, integers, batch)
+        yield from gpu.first_and_best(gpu.sweep(last, integers))
 
 
 def _baselines(

@@ -128,12 +128,6 @@ def comparison_rows(
         )
 
 
-def tornado_rows(chip: Document, boundary: str, most: int = 8) -> Iterator[tuple[str, ...]]:
-    """(what, energy at its 5 % quantile, at its 95 % quantile, quality of its source)."""
-    for row in chip["tornado"][boundary][:most]:
-        yield row["name"], quantity(row["low"], "J"), quantity(row["high"], "J"), row["quality"]
-
-
 def simple_rows(chip: Document) -> Iterator[tuple[str, ...]]:
     """(model that others use, its energy, over our median of boundary a and c, what it lacks)."""
     operations, whole = (chip["energy_J"][name][1] for name in ("operations", "chip"))
