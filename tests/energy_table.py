@@ -6,38 +6,23 @@ names the folder with the data sets that are not packaged.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 from pspike_deploy.energy_files import EnergyRequest, energy_of_file
-from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.options import NoWatcher
 from pspike_deploy.report.energy_text import interval, plain, probability
 from pspike_deploy.report.pages import Block
+from tests.zoo_data import ZOO, data_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "energy.md"
-ZOO = ROOT / "models" / "zoo"
 BLOCK = Block("zoo", "python -m tests.energy_table")
 GPU = "A100"
 HEADER = (
     "| network | chip | cores | (a) operations | (c) chip | inferences per second "
     "| GPU, batch 1, captured graph | P(chip < GPU) | GPU, best batch | P(chip < GPU) |"
 )
-
-
-def data_of(name: str, folder: Path) -> Path | None:
-    """What ``--data`` takes for a network whose data set is not packaged."""
-    shared = Path(os.environ["PSPIKE_SHARED"]) / "data"
-    if "mnist" in name:
-        return shared / "mnist.npz"
-    if "spoken" in name:
-        spikes = folder / "spikes.npz"
-        if not spikes.exists():
-            write_spikes(shared / "fsdd.npz", spikes, part="test")
-        return spikes
-    return None
 
 
 def rows_of(name: str, folder: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +11,14 @@ import pytest
 from pspike_deploy.exporters.loihi.export import LAYERS, MAPPING
 from pspike_deploy.exporters.loihi.neuron_programs import ARRAYS, DOCUMENT
 from pspike_deploy.loihi_stage import FOLDER, HANDOVER
-from pspike_deploy.models.spoken_digits import write_spikes
 from pspike_deploy.options import ExportOptions
 from pspike_deploy.pipeline import export_network
-
-ZOO = Path(__file__).parent.parent / "models" / "zoo"
-SHARED = Path(os.environ.get("PSPIKE_SHARED", "absent"))
+from tests.zoo_data import SHARED, ZOO, data_of
 
 pytestmark = [pytest.mark.release, pytest.mark.lava]
 needs_data = pytest.mark.skipif(
     not SHARED.is_dir(), reason="PSPIKE_SHARED names no folder with data sets and originals"
 )
-
-
-def data_of(name: str, folder: Path) -> Path | None:
-    """What ``--data`` takes for a network whose data set is not packaged."""
-    if "mnist" in name:
-        with np.load(SHARED / "data/mnist.npz") as file:
-            few = {"train": 256, "test": 64}
-            arrays = {
-                f"{part}_{kind}": file[f"{part}_{kind}"][:count]
-                for part, count in few.items()
-                for kind in ("images", "labels")
-            }
-        np.savez(folder / "mnist.npz", **arrays)
-        return folder / "mnist.npz"
-    if "spoken" in name:
-        write_spikes(SHARED / "data/fsdd.npz", folder / "spikes.npz", part="test")
-        return folder / "spikes.npz"
-    return None
 
 
 def check_export(model: Path, data: Path | None, out: Path) -> dict[str, object]:
@@ -60,7 +38,7 @@ def check_export(model: Path, data: Path | None, out: Path) -> dict[str, object]
 @needs_data
 @pytest.mark.parametrize("name", sorted(path.stem for path in ZOO.glob("*.pt")))
 def test_every_network_of_the_zoo_is_exported(name: str, tmp_path: Path) -> None:
-    facts = check_export(ZOO / f"{name}.pt", data_of(name, tmp_path), tmp_path / "out")
+    facts = check_export(ZOO / f"{name}.pt", data_of(name, tmp_path, few=True), tmp_path / "out")
     assert facts["chips"] == 1
 
 

@@ -16,13 +16,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from pspike_deploy.energy.batches import first_and_best
 from pspike_deploy.energy.device_constants import Constant, Draws, constants
 from pspike_deploy.energy.gpu import (
     DRAWS,
     DeviceEstimate,
     Precision,
     draw_device,
-    first_and_best,
     sweep,
 )
 from pspike_deploy.energy.neurobench import Metrics
@@ -111,7 +111,7 @@ def device_baselines(
     for precision in precisions:
         drawn = draw_device(device, precision=precision, seed=seed, draws=draws)
         accuracy = (accuracies or {}).get(precision)
-        ends = first_and_best(sweep(operations, drawn))
+        ends = first_and_best(sweep(operations, drawn), lambda each: each.kind_and_batch)
         found += [of_device(each, operations, accuracy) for each in ends]
     return tuple(found)
 

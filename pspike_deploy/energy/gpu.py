@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
@@ -108,6 +108,11 @@ class DeviceEstimate:
     total: Draws
     dynamic: Draws
     used: tuple[Constant, ...]
+
+    @property
+    def kind_and_batch(self) -> tuple[tuple[str, str, str], int]:
+        """Device, mode and precision; batch size."""
+        return (self.device, self.mode, self.precision), self.batch
 
     def interval(self, name: Literal["seconds", "total", "dynamic"]) -> tuple[float, float, float]:
         """5 % quantile, median and 95 % quantile of a quantity."""
@@ -266,11 +271,6 @@ def sweep(operations: Operations, device: DeviceDraws) -> tuple[DeviceEstimate, 
             break
         found.append(estimate(operations, device, larger))
     return tuple(found)
-
-
-def first_and_best(found: Sequence[DeviceEstimate]) -> tuple[DeviceEstimate, ...]:
-    """Batch 1 and the best batch of a sweep, once where they are the same."""
-    return tuple(found[:1]) + tuple(found[1:][-1:])
 
 
 # --- energy per operation: a lower bound ----------------------------------------------------

@@ -21,6 +21,7 @@ from pspike_deploy.energy.baselines import (
     quantised_network,
     sparse_float32,
 )
+from pspike_deploy.energy.batches import first_and_best
 from pspike_deploy.energy.chip_constants import CHIPS
 from pspike_deploy.energy.chip_energy import DRAWS, ChipEstimate, estimate, totals
 from pspike_deploy.energy.compare import MATCHING, Comparison, compare
@@ -299,7 +300,7 @@ def _devices(graph: Graph, steps: int, options: StudyOptions) -> Iterator[gpu.De
             yield from gpu.sweep(operations(graph, steps, mode), drawn)
         integers = gpu.draw_device(name, precision="int8", seed=options.seed, draws=options.draws)
         last = operations(graph, steps, options.modes[-1])
-        yield from gpu.first_and_best(gpu.sweep(last, integers))
+        yield from first_and_best(gpu.sweep(last, integers), lambda each: each.kind_and_batch)
 
 
 def _baselines(
@@ -318,16 +319,11 @@ def _comparisons(
     chips: Mapping[str, ChipStudy], devices: Sequence[gpu.DeviceEstimate]
 ) -> Iterator[Comparison]:
     """Every chip and matching boundary with batch 1 and the best batch of every device."""
-    best: dict[tuple[str, str, str], int] = {}
-    for device in devices:
-        key = device.device, device.mode, device.precision
-        best[key] = max(device.batch, best.get(key, 1))
+    ends = first_and_best(devices, lambda device: device.kind_and_batch)
     for found in chips.values():
         for boundary in MATCHING:
-            for device in devices:
-                key = device.device, device.mode, device.precision
-                if device.batch in (1, best[key]):
-                    yield compare(found.estimate, device, boundary)
+            for device in ends:
+                yield compare(found.estimate, device, boundary)
 
 
 def simple_counts(found: OnChip) -> dict[str, float]:

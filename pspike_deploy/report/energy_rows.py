@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+from pspike_deploy.energy.batches import first_and_best
 from pspike_deploy.report.energy_text import interval, plain, probability, quantity, ratio
 from pspike_deploy.report.text import MISSING
 
@@ -78,7 +79,7 @@ def layer_rows(document: Document) -> Iterator[tuple[str, ...]]:
 
 def device_rows(document: Document) -> Iterator[tuple[str, ...]]:
     """(device, mode, precision, batch, total, dynamic, time of a batch): batch 1 and the best."""
-    for device in _ends(document):
+    for device in first_and_best(document["devices"], _kind_and_batch):
         yield (
             device["device"],
             device["mode"],
@@ -91,16 +92,8 @@ def device_rows(document: Document) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _ends(document: Document) -> Iterator[Document]:
-    """Batch 1 and the largest batch of every device, mode and precision."""
-    best: dict[tuple[str, str, str], int] = {}
-    for device in document["devices"]:
-        key = device["device"], device["mode"], device["precision"]
-        best[key] = max(best.get(key, 1), device["batch"])
-    for device in document["devices"]:
-        key = device["device"], device["mode"], device["precision"]
-        if device["batch"] in (1, best[key]):
-            yield device
+def _kind_and_batch(device: Document) -> tuple[tuple[str, str, str], int]:
+    return (device["device"], device["mode"], device["precision"]), device["batch"]
 
 
 def baseline_rows(document: Document) -> Iterator[tuple[str, ...]]:
