@@ -30,7 +30,8 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
     """Read a graph file.
 
     A NIR file without ``/dialect`` is read with the default semantics of profile ``core-discrete``;
-    that is safe because the node types executed here hold no time constant.
+    that is safe because the node types executed here hold no time constant. A core-NIR file of ours
+    gives the float graph that it was lowered from.
 
     Raises:
         PspikeError: E-INPUT-MISSING, E-GRAPH-FILE (not a NIR file), E-GRAPH-AUDIT (all errors of
@@ -93,6 +94,10 @@ def graph_of_tree(tree: Mapping[str, Any], where: str | None = None) -> Graph:
     Raises:
         PspikeError: E-TARGET-UNSUPPORTED, E-GRAPH-AUDIT.
     """
+    from pspike_deploy.graph.core_file import graph_of_core, is_core
+
+    if is_core(tree):
+        return graph_of_core(tree)
     unsupported = [
         f"/{name} ({reason})"
         for name, node in tree["node"]["nodes"].items()

@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.core_header import CORE_ENTRIES, header_problems
+from pspike_deploy.graph.core_types import lengths
 from pspike_deploy.graph.digest import node_digest
 from pspike_deploy.graph.findings import (
     FileView,
@@ -25,6 +27,7 @@ from pspike_deploy.graph.semantics import DIALECT_NAME, OPSET, Semantics
 _HEADER: Final = "/dialect"
 _SEMANTICS: Final = "/dialect/semantics"
 _ENTRIES: Final = ("name", "opset", "profile", "semantics", "digest", "provenance")
+_CORE_PROFILES: Final = ("core-strict", "core-discrete")
 #: Bits of one uniform: float64 holds 53, and the signed 24-bit compare of a neuron 22.
 MAX_NOISE_BITS: Final = 53
 MAX_INTEGER_NOISE_BITS: Final = 22
@@ -77,7 +80,8 @@ def header_is_complete(file: FileView) -> Found:
 def header_has_known_entries(file: FileView) -> Found:
     """Nothing stands in the header that this reader passes over."""
     for name in file.dialect:
-        if name not in _ENTRIES:
+        known = (*_ENTRIES, *CORE_ENTRIES) if file.profile in _CORE_PROFILES else _ENTRIES
+        if name not in known:
             yield f"{_HEADER}/{shown(name)}", "this reader does not know the entry"
 
 
@@ -151,6 +155,18 @@ def profile_is_stated_once(file: FileView) -> Found:
     header, inner = file.dialect.get("profile"), file.semantics.get("profile")
     if isinstance(header, str) and isinstance(inner, str) and header != inner:
         yield f"{_HEADER}/profile", f"profile {shown(header)}, in the semantics {shown(inner)}"
+
+
+@error(fix="write the file again with this tool")
+def lanes_are_those_of_the_input(file: FileView) -> Found:
+    """Lanes of a core-NIR file fit each other and its Input; its read-out is a known one."""
+    if file.profile not in _CORE_PROFILES or not {"lanes", "readout"} & set(file.dialect):
+        return
+    entries = file.graphs[0].of_type("Input") if file.graphs else []
+    shape = lengths(entries[0].tree.get("shape")) if len(entries) == 1 else None
+    width = shape[0] if shape is not None and len(shape) == 1 else None
+    for problem in header_problems(file.dialect, width):
+        yield f"{_HEADER}/lanes", problem
 
 
 @warning(fix="if the edit was meant, read the file and write it again")

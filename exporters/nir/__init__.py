@@ -1,0 +1,1 @@
+"""Core NIR toward other frameworks: packed noise and test vectors for any reader."""
