@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,14 @@ class Check:
         feasibility: cores, chips and how full they are, as plain data; None where the target is no
             chip or no core can be counted.
         mapping: every core with what it holds; None where there is none.
+        loss: of a file of plain NIR what other readers will not know, each with ``field``,
+            ``value``, ``meaning``.
     """
 
     findings: list[dict[str, Any]]
     feasibility: dict[str, Any] | None = None
     mapping: Mapping | None = None
+    loss: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def can_run(self) -> bool:
@@ -61,6 +64,18 @@ def check(
         chips: how many there are; default: those of the largest public system.
         objective: what the mapping minimises.
     """
+    found = _checked(model, target, settings, profile, chips, objective)
+    return replace(found, loss=_loss(model)) if model.suffix == ".nir" else found
+
+
+def _checked(
+    model: Path,
+    target: str,
+    settings: Path | None,
+    profile: str,
+    chips: int | None,
+    objective: Objective,
+) -> Check:
     if model.suffix == ".nir":
         findings = _attempt(lambda: _audit_findings(model))
         if any(finding["severity"] == "error" for finding in findings):
@@ -130,6 +145,15 @@ def _streaming_findings(model: Path, settings: Path | None) -> list[dict[str, An
 def _finding(error: PspikeError) -> dict[str, Any]:
     plain = error.to_dict()
     return {"severity": "error", "message": plain.pop("what"), **plain}
+
+
+def _loss(model: Path) -> list[dict[str, str]]:
+    from pspike_deploy.graph.loss import file_loss_report
+
+    try:
+        return [row.to_dict() for row in file_loss_report(model)]
+    except PspikeError:  # it is among the findings
+        return []
 
 
 def _audit_findings(model: Path) -> list[dict[str, Any]]:

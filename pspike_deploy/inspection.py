@@ -28,6 +28,10 @@ def describe(model: Path, settings: Path | None = None, data: Path | None = None
     and ``cannot_stream`` lists the reasons, each with ``code``, ``what``, ``why``, ``fix``,
     ``where``; ``shapes`` of a layer are those of its own parameters.
 
+    Of a file of plain NIR, ``loss`` lists what its header states and other readers will not know,
+    each with ``field``, ``value``, ``meaning``; the nodes are those of the graph that it stands
+    for.
+
     ``guard`` holds the guard bits of the SSMs by node. Of a float network with calibration samples,
     the packaged ones that it was trained on or ``data``, ``quantization`` is what an export with
     the default widths would write into ``quantization.json``; where it cannot be quantised,
@@ -52,9 +56,20 @@ def describe(model: Path, settings: Path | None = None, data: Path | None = None
         "states": sum(node.state_words for node in graph.nodes.values()),
         "sampling_sites": len(graph.sites),
         **more,
+        **_loss(model),
         "nodes": [_row(graph, name) for name in graph.order],
         **_ranges(graph, facts, data),
     }
+
+
+def _loss(model: Path) -> dict[str, Any]:
+    """What readers of a core-NIR file will not know."""
+    if model.suffix != ".nir":
+        return {}
+    from pspike_deploy.graph.loss import file_loss_report
+
+    found = [row.to_dict() for row in file_loss_report(model)]
+    return {"loss": found} if found else {}
 
 
 def _graph(model: Path, settings: Path | None) -> tuple[Graph, dict[str, Any]]:

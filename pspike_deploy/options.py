@@ -38,6 +38,7 @@ class ExportOptions:
         settings: YAML or JSON file with what an official checkpoint does not hold.
         profile: chip that ``loihi`` exports are made for.
         objective: what the mapping of a ``loihi`` export minimises, one of :data:`OBJECTIVES`.
+        require_core: with ``nir``, a network that core NIR cannot express is an error.
         offline: run the network on buffered sequences, in the integer simulator only.
     """
 
@@ -58,6 +59,7 @@ class ExportOptions:
     profile: str = DEFAULT_PROFILE
     objective: Objective = "fewest-cores"
     offline: bool = False
+    require_core: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("draws", 1), ("lava_samples", 1)):
@@ -89,6 +91,13 @@ class ExportOptions:
                 f"the objective {self.objective!r} is not possible for {self.target!r}",
                 why=f"only --target loihi is mapped to cores; there are: {', '.join(OBJECTIVES)}",
                 fix="choose one of these, with --target loihi",
+            )
+        if self.require_core and self.target != "nir":
+            raise PspikeError(
+                "E-USAGE",
+                f"core NIR is not written for the target {self.target!r}",
+                why="--require-core was given",
+                fix="use --target nir with --require-core",
             )
         if self.offline and self.target != "nir":
             raise PspikeError(

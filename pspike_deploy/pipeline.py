@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from pspike_deploy import artefacts
+from pspike_deploy.core_stage import write_core_files
 from pspike_deploy.data import ExportData
 from pspike_deploy.energy_stage import write_energy
 from pspike_deploy.errors import (
@@ -131,6 +132,7 @@ class _Export:
             reduction = self._reduce(graph, data)
         with self._stage("fold", "Folding norms and gains"):
             folded = self._fold(reduction.graph, data)
+        core = self._core(folded, facts, data, folder)
         with self._stage("quantize", "Calibrating and quantising"):
             integer, report = self._quantize(folded, data)
         with self._stage("write", "Writing graphs"):
@@ -160,6 +162,7 @@ class _Export:
             "lava": target.lava,
             "loihi": target.loihi,
             "energy": energy,
+            "core": core,
             "verification": _verification_summary(verification),
         }
         self._write_documents(folder, facts, data, summary, target)
@@ -180,6 +183,7 @@ class _Export:
         """The stages that remain for a network of integers."""
         with self._stage("write", "Writing graphs"):
             write_graph(integer, folder / "quantized.nir", self._provenance(facts))
+        core = self._core(integer, facts, data, folder)
         with self._stage("accuracy", "Measuring accuracy"):
             accuracy, overflows = integer_accuracy(integer, data, self.options, self.watcher)
         target = self._for_the_target(integer, data, environment, folder)
@@ -198,6 +202,7 @@ class _Export:
             "lava": target.lava,
             "loihi": target.loihi,
             "energy": energy,
+            "core": core,
             "verification": _verification_summary(verification),
         }
         self._write_documents(folder, facts, data, summary, target)
@@ -252,6 +257,23 @@ class _Export:
 
     def _golden(self, data: ExportData) -> Golden:
         return Golden(data.calibration[:GOLDEN_SAMPLES], self.options.seed, self.options.device)
+
+    def _core(
+        self, folded: Graph, facts: dict[str, Any], data: ExportData, folder: Path
+    ) -> dict[str, Any] | None:
+        """Core NIR for other frameworks, beside the dialect files of the target ``nir``."""
+        if self.options.target != "nir":
+            return None
+        with self._stage("core", "Lowering to core NIR"):
+            return write_core_files(
+                folded,
+                data.x,
+                folder,
+                seed=self.options.seed,
+                device=self.options.device,
+                provenance=self._provenance(facts),
+                require=self.options.require_core,
+            )
 
     def _quantize(self, folded: Graph, data: ExportData) -> tuple[Graph, QuantizationReport]:
         integer, report = quantize_folded(

@@ -56,6 +56,10 @@ def export(
     ] = None,
     settings: Settings = None,
     offline: Offline = False,
+    require_core: Annotated[
+        bool,
+        typer.Option("--require-core", help="with nir: exit status 3 where core NIR cannot say it"),
+    ] = False,
     weight_bits: WeightBits = 8,
     state_bits: StateBits = 24,
     coefficient_bits: CoefficientBits = 16,
@@ -119,6 +123,7 @@ def export(
             force=force,
             settings=settings,
             offline=offline,
+            require_core=require_core,
         )
         with StageProgress(quiet=quiet) as progress:
             result = export_network(options, progress)

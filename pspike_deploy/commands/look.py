@@ -35,6 +35,7 @@ def inspect(
         if not as_json:
             reasons = description.pop("cannot_stream", [])
             _print_ranges(description)
+            _print_loss(description.pop("loss", []))
             facts = [f"{k}: {v}" for k, v in description.items() if k != "nodes"]
             typer.echo("\n".join(facts))
             for reason in reasons:
@@ -57,6 +58,17 @@ def _print_ranges(description: dict[str, Any]) -> None:
     console.print()
     if error is not None:
         tell(f"cannot quantise: {error['code']}: {error['what']}", error)
+
+
+def _print_loss(rows: list[dict[str, str]]) -> None:
+    """Print what readers of a file of plain NIR will not know."""
+    if not rows:
+        return
+    from pspike_deploy.report.tables import loss_table, plain_console
+
+    console = plain_console()
+    console.print(loss_table(rows))
+    console.print()
 
 
 def check(
@@ -102,6 +114,8 @@ def check(
             "target": target,
             "findings": found.findings,
         }
+        if found.loss:
+            document["loss"] = found.loss
         if target == "loihi":
             document |= {"profile": profile, "feasibility": found.feasibility}
             if cores:
@@ -117,6 +131,7 @@ def _print_check(target: str, found: Check, cores: bool) -> None:
     """Findings, the table of the chip, and whether the target can run the network."""
     for finding in found.findings:
         tell(f"{finding['severity']}: {finding['code']}: {finding['message']}", finding)
+    _print_loss(found.loss)
     if found.feasibility is not None:
         from pspike_deploy.report.core_tables import core_table, feasibility_table
         from pspike_deploy.report.tables import plain_console

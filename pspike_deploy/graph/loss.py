@@ -6,13 +6,17 @@ compute something else. One row per field of the header that matters to the grap
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from pspike_deploy.graph.audit import audit
 from pspike_deploy.graph.core_header import CoreHeader, header_of
+from pspike_deploy.graph.file import raise_errors
 from pspike_deploy.graph.layout import tree_to_plain
 from pspike_deploy.graph.loops import cycles
+from pspike_deploy.graph.tree import read_tree
 
 #: What a file says that states nothing.
 UNSTATED: Final = "unstated"
@@ -83,6 +87,20 @@ def loss_report(tree: Mapping[str, Any]) -> list[Loss]:
     found.append(Loss("latency", "0", "every node sees its sources in the same step"))
     header = header_of(dialect)
     return found + (_lanes(header, semantics) if isinstance(header, CoreHeader) else [])
+
+
+def file_loss_report(path: str | os.PathLike[str]) -> list[Loss]:
+    """The loss report of a file of plain NIR; empty for a file of profile ``dialect``.
+
+    Raises:
+        PspikeError: E-INPUT-MISSING, E-GRAPH-FILE, E-GRAPH-AUDIT.
+    """
+    tree = read_tree(path)
+    dialect = tree.get("dialect")
+    if isinstance(dialect, Mapping) and dialect.get("profile") == "dialect":
+        return []
+    raise_errors(audit(tree), os.fspath(path))
+    return loss_report(tree)
 
 
 def _lanes(header: CoreHeader, semantics: Mapping[str, Any]) -> list[Loss]:

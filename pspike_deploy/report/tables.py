@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +41,8 @@ def export_table(summary: Mapping[str, Any]) -> Table:
     if (summary.get("energy") or {}).get("chips"):
         for number, words in enumerate(_energy(summary["energy"])):
             table.add_row("" if number else "energy", words)
+    if summary.get("core") is not None:
+        table.add_row("core NIR", _core(summary["core"]))
     verification = summary["verification"]
     if "T0" in verification["tests"]:
         table.add_row(
@@ -101,6 +103,17 @@ def _energy(energy: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _core(core: Mapping[str, Any]) -> str:
+    if not core["written"]:
+        first, *more = core["refused"]
+        others = f" ({len(more)} more in core.refused.json)" if more else ""
+        return f"[yellow]none[/yellow]: {first['node']}: {first['reason']}{others}"
+    return (
+        f"core.nir, {core['nodes']} nodes, {core['lanes']} input lanes; core_inputs.npz with "
+        f"{core['samples']} samples x {core['steps']} steps and {core['spikes']:,} expected spikes"
+    )
+
+
 def _lava(lava: Mapping[str, Any]) -> str:
     state = "[green]bit-exact[/green]" if lava["bit_exact"] else "[red]not bit-exact[/red]"
     return (
@@ -124,6 +137,16 @@ def inspection_table(description: Mapping[str, Any]) -> Table:
             f"{row['states']:,}" if row["states"] else "",
             row["format"] or "",
         )
+    return table
+
+
+def loss_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """What readers of a file of plain NIR will not know, one row per field."""
+    table = Table(title="other readers will not know", title_justify="left", box=None)
+    for column in ("field", "value", "meaning"):
+        table.add_column(column, no_wrap=column != "meaning")
+    for row in rows:
+        table.add_row(row["field"], row["value"], row["meaning"])
     return table
 
 
