@@ -1,7 +1,9 @@
 """An export to NIR leaves core NIR with test vectors, or says which node stands against it."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,13 @@ from pspike_deploy.graph.core_file import read_core
 from pspike_deploy.graph.file import read_graph, write_graph
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.models.checkpoint import save_checkpoint
+from pspike_deploy.quantize.quantize import fold
+from pspike_deploy.sources import load_model
 from tests.core_graphs import core_expressible
 from tests.core_interpreter import run_core
 from tests.test_quantize import STEPS, network
 
+ROOT = Path(__file__).parent.parent
 runner = CliRunner()
 
 
@@ -141,6 +146,38 @@ def test_what_core_nir_cannot_say_is_written_down_and_an_error_only_on_request(
     assert done.exit_code == EXIT_TARGET_CANNOT
     assert "E-TARGET-UNSUPPORTED" in done.output
     assert not (tmp_path / "other").exists()
+
+
+PAGE = ROOT / "docs" / "guides" / "core-nir.md"
+
+
+@pytest.fixture
+def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the guide speaks of."""
+    folder = tmp_path / "build" / "linear-nir"
+    folder.mkdir(parents=True)
+    network = fold(load_model(ROOT / "models" / "zoo" / "p_spikessm_digits_linear.pt")[0])
+    write_core_files(network, np.random.default_rng(0).random((2, 20, 1)), folder, device="cpu")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def example(name: str) -> str:
+    (found,) = re.findall(rf"<!-- example: {name} -->\n```python\n(.*?)```", PAGE.read_text(), re.S)
+    return found
+
+
+def test_the_example_that_packs_noise_runs(exported: Path) -> None:
+    found: dict[str, Any] = {}
+    exec(compile(example("packing"), "example", "exec"), found)
+    assert found["inputs"].shape == (3, 64, read_core(exported / "core.nir").width)
+
+
+def test_the_example_that_runs_the_file_in_nirtorch_agrees(exported: Path) -> None:
+    pytest.importorskip("nirtorch")
+    found: dict[str, Any] = {}
+    exec(compile(example("nirtorch"), "example", "exec"), found)
+    assert found["error"] < 1e-3 * max(1.0, np.abs(found["vectors"]["output"]).max())
 
 
 def test_core_nir_is_asked_for_with_the_target_nir_only(tmp_path: Path) -> None:
