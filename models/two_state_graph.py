@@ -184,6 +184,7 @@ def spectral_radius(node: TwoStateNeuron) -> FloatArray:
     a, b, c, d = node.a_uu, node.a_uw, node.a_wu, node.a_ww
     rows = {
         "second_first": ((a + b * c, b * d), (c, d)),
+        "current_first": ((a + b * c, b * d), (c, d)),
         "together": ((a, b), (c, d)),
         "membrane_first": ((a, b), (c * a, c * b + d)),
     }[node.order]

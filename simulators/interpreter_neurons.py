@@ -67,6 +67,10 @@ class _Neuron:
         if node.order == "second_first":
             self.w = self.register(self.product("a_wu", self.u) + w_decayed + feedback, "w")
             self.u = self.register(u_part + self.product("a_uw", self.w) + current, "u")
+        elif node.order == "current_first":
+            arriving = self.product("a_wu", self.u) + w_decayed + feedback + current
+            self.w = self.register(arriving, "w")
+            self.u = self.register(u_part + self.product("a_uw", self.w), "u")
         else:
             self.u = self.register(u_part + self.product("a_uw", self.w) + current, "u")
         if node.order == "together":

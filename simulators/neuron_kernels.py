@@ -13,7 +13,7 @@ from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
 IntArray = npt.NDArray[np.int64]
 
 #: Orders of update as numbers, in the order of ``ORDERS``.
-_SECOND_FIRST, _TOGETHER, _MEMBRANE_FIRST = 0, 1, 2
+_SECOND_FIRST, _TOGETHER, _MEMBRANE_FIRST, _CURRENT_FIRST = 0, 1, 2, 3
 
 
 @njit(parallel=True, cache=True)
@@ -63,9 +63,12 @@ def _two_state(
                 damp_w = toward_zero(toward_zero(k_w[i] * r[i], kw) * w[i], state_shift)
                 kept = toward_zero(a_ww[i] * w[i], ww) - damp_w
                 old_w = w[i]
-                if order == _SECOND_FIRST:
+                current = returned[i] + x[sample, step, i]
+                if order == _SECOND_FIRST or order == _CURRENT_FIRST:
+                    entering = current if order == _CURRENT_FIRST else 0
+                    current -= entering
                     w[i] = register(
-                        toward_zero(a_wu[i] * u[i], wu) + kept + to_w,
+                        toward_zero(a_wu[i] * u[i], wu) + kept + to_w + entering,
                         bits,
                         wrap,
                         overflows,
@@ -78,8 +81,7 @@ def _two_state(
                     + toward_zero(a_uw[i] * old_w, uw)
                     + to_u
                     - damp_u
-                    + returned[i]
-                    + x[sample, step, i],
+                    + current,
                     bits,
                     wrap,
                     overflows,

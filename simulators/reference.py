@@ -338,14 +338,17 @@ class _TwoState:
             return p["a_wu"] * membrane + p["a_ww"] * w + p["f_w"] * spike - p["k_w"] * r * w
 
         def membrane(second_state: torch.Tensor) -> torch.Tensor:
-            drive = p["a_uu"] * m + p["a_uw"] * second_state + p["f_u"] * s + x
+            drive = p["a_uu"] * m + p["a_uw"] * second_state + p["f_u"] * s
             return drive - p["k_u"] * r * m
 
-        if self.node.order == "second_first":
-            self.w = second(u, s)
+        if self.node.order == "current_first":
+            self.w = second(u, s) + x
             self.u = membrane(self.w)
+        elif self.node.order == "second_first":
+            self.w = second(u, s)
+            self.u = membrane(self.w) + x
         else:
-            self.u = membrane(w)
+            self.u = membrane(w) + x
             if self.node.order == "together":
                 self.w = second(m, s)
         self.magnitude = self.u.abs().max()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +229,11 @@ def test_the_summed_softmax_is_close_to_the_real_one() -> None:
 
 def test_states_stay_within_their_bound() -> None:
     rng = np.random.default_rng(6)
-    for order in ORDERS:
-        node = neurons(rng, order=order)
+    forms = [neurons(rng, order=order) for order in ORDERS]
+    cuba = neurons(rng, order="current_first", reset="hard")
+    none = np.zeros(NEURONS)
+    forms.append(replace(cuba, a_uu=np.abs(cuba.a_uu), a_wu=none, f_w=none))
+    for node in forms:
         bound = state_bounds(node, np.full(NEURONS, 2.0))
         largest = np.zeros(NEURONS)
         drive = rng.choice([-2.0, 2.0], (400, NEURONS))
@@ -322,10 +326,11 @@ def test_lava_refuses_a_sampler_behind_the_softmax() -> None:
     [
         (("second_first", "soft", "plain"), {}),
         (("membrane_first", "hard", "recurrent"), {}),
+        (("current_first", "hard", "recurrent"), {}),
         (("together", "soft", "refractory"), {"tie": "ge"}),
         (("together", "soft", "plain"), {"initial_state": "random", "site": 0}),
     ],
-    ids=["silif", "se-adlif", "brf", "random-start"],
+    ids=["silif", "se-adlif", "cuba-lif", "brf", "random-start"],
 )
 def test_lava_agrees_in_every_value(
     form: tuple[str, str, str], change: dict[str, Any], tmp_path: Path

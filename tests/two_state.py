@@ -108,14 +108,17 @@ def general_form(node: TwoStateNeuron, x: FloatArray) -> FloatArray:
             current = x[t, i] + gain[i] * float(weight[i] @ before)
             m = u[i] - node.reset_by[i] * s[i]
             old_u, old_w, old_s, old_r = u[i], w[i], s[i], r[i]
-            if node.order == "second_first":
+            if node.order in ("second_first", "current_first"):
                 w[i] = (
                     node.a_wu[i] * old_u
                     + node.a_ww[i] * old_w
                     + node.f_w[i] * old_s
                     - node.k_w[i] * old_r * old_w
                 )
-            seen = w[i] if node.order == "second_first" else old_w
+            if node.order == "current_first":
+                w[i] += current
+                current = 0.0
+            seen = w[i] if node.order in ("second_first", "current_first") else old_w
             u[i] = (
                 node.a_uu[i] * m
                 + node.a_uw[i] * seen

@@ -176,6 +176,9 @@ def node_states(node: Any, x: FloatArray, start: States) -> Iterator[States]:
         if node.order == "second_first":
             w = second(u, s)
             u = membrane(w)
+        elif node.order == "current_first":
+            w = second(u, s) + current
+            u = membrane(w) - current
         else:
             u = membrane(w)
             if node.order == "together":

@@ -121,6 +121,8 @@ def _two_state(settings: Mapping[str, Any]) -> IntegerStep:
     recurrent = "recurrent_shift" in settings
     second = "w = fit({drive} + kept + {spike}, state_bits)"
     one_later = "toward_zero(f_w * S, k)"
+    order = settings["order"]
+    current = " + x + returned" if recurrent else " + x"
     statements = [
         "m = u - toward_zero(reset_by * S, k)",
         "returned = 0 if first else half_up(recurrent_gain * r_in, recurrent_shift)"
@@ -129,13 +131,13 @@ def _two_state(settings: Mapping[str, Any]) -> IntegerStep:
         "kept = toward_zero(a_ww * w, a_ww_shift) "
         "- toward_zero(toward_zero(k_w * r, k_w_shift) * w, point_shift)",
         "drive = toward_zero(a_uu * m, a_uu_shift) + toward_zero(f_u * S, k) "
-        "- toward_zero(toward_zero(k_u * r, k_u_shift) * m, point_shift) + x"
-        + (" + returned" if recurrent else ""),
+        "- toward_zero(toward_zero(k_u * r, k_u_shift) * m, point_shift)"
+        + ("" if order == "current_first" else current),
     ]
     membrane = "u = fit(drive + toward_zero(a_uw * w, a_uw_shift), state_bits)"
-    order = settings["order"]
-    if order == "second_first":
-        statements += [second.format(drive="toward_zero(a_wu * u, a_wu_shift)", spike=one_later)]
+    if order in ("second_first", "current_first"):
+        entering = one_later + (current if order == "current_first" else "")
+        statements += [second.format(drive="toward_zero(a_wu * u, a_wu_shift)", spike=entering)]
     statements.append(membrane)
     if order == "together":
         statements += [second.format(drive="toward_zero(a_wu * m, a_wu_shift)", spike=one_later)]

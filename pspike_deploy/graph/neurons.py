@@ -17,8 +17,8 @@ from pspike_deploy.graph.node import Array, Node, Shape
 TWO_STATE_COEFFICIENTS: Final = ("a_uu", "a_uw", "a_wu", "a_ww", "r_decay", "k_u", "k_w")
 TWO_STATE_AMOUNTS: Final = ("f_u", "f_w", "reset_by", "threshold", "r_jump")
 TWO_STATE_VECTORS: Final = (*TWO_STATE_COEFFICIENTS, *TWO_STATE_AMOUNTS)
-#: What the update of w sees; see :class:`TwoStateNeuron`.
-ORDERS: Final = ("second_first", "together", "membrane_first")
+#: What the update of w sees, and which state the input enters; see :class:`TwoStateNeuron`.
+ORDERS: Final = ("second_first", "together", "membrane_first", "current_first")
 #: ``soft``: the spike subtracts one step later; ``hard``: the membrane is 0 in the step of a spike.
 RESETS: Final = ("soft", "hard")
 #: A neuron fires where its value is strictly greater (``gt``), or also where it is equal (``ge``).
@@ -40,6 +40,8 @@ class TwoStateNeuron(Node):
                                w[t] = a_wu m + a_ww w + f_w s - k_w r w
         order membrane_first:  u[t] as in together; then the spike and the reset; then
                                w[t] = a_wu u[t] + a_ww w + f_w s[t] - k_w r w
+        order current_first:   w[t] = a_wu u + a_ww w + f_w s - k_w r w + I
+                               u[t] = a_uu m + a_uw w[t] + f_u s - k_u r m
 
         s[t] = 1 if u[t] - r > threshold else 0          (``tie`` ge: also where equal)
         u[t] = 0 where s[t] = 1                          (``reset`` hard only)
@@ -48,7 +50,8 @@ class TwoStateNeuron(Node):
     ``f_u``, ``f_w``: what the neuron's own spike adds; ``k_u``, ``k_w``: damping by the refractory
     state; ``r_jump`` 0 where there is none. ``recurrent_weight`` V (neurons, neurons): synapses
     from the layer to itself, row = receiver; (0, 0) where there are none, and the gain (0,). A
-    one-state neuron has a_uw = a_wu = f_w = 0. The input gain belongs to the node in front.
+    one-state neuron has a_uw = a_wu = f_w = 0; with order current_first w is the synaptic current
+    of a current-based neuron, which a reset of the membrane leaves alone. The input gain belongs to the node in front.
 
     ``initial_state`` zero, or random: u, w and s start at the uniforms 0, 1 and 2 (as steps) of
     the noise site ``site``; -1 where nothing is drawn. r starts at 0. The first s is then a

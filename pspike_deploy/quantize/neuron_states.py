@@ -144,7 +144,7 @@ def state_bounds(node: TwoStateNeuron, current: FloatArray, rounding: float = 0.
 
     With its spikes taken as any numbers in [0, 1] a neuron with soft reset is linear, so the sums
     of its absolute impulse responses bound it. Damping by the refractory state is not linear, and a
-    hard reset only where one state decays alone.
+    hard reset only where one state decays alone, or is driven by one that no spike touches.
 
     Args:
         node: neurons, in real numbers.
@@ -152,7 +152,10 @@ def state_bounds(node: TwoStateNeuron, current: FloatArray, rounding: float = 0.
         rounding: error that each update of a state may add.
     """
     damped = node.k_u.any() or node.k_w.any()
-    if damped or (node.reset == "hard" and (node.a_uw.any() or node.a_wu.any())):
+    coupled = node.a_uw.any() or node.a_wu.any()
+    if node.order == "current_first":  # a current that no spike touches drives the membrane
+        coupled = node.a_wu.any() or node.f_w.any() or (node.a_uu < 0).any()
+    if damped or (node.reset == "hard" and coupled):
         return np.full(len(node.a_uu), np.inf)
     if node.is_recurrent:
         returned = np.abs(node.recurrent_gain[:, None] * node.recurrent_weight)
@@ -179,6 +182,10 @@ def _linear_step(node: TwoStateNeuron) -> tuple[FloatArray, FloatArray, FloatArr
     if node.order == "second_first":
         membrane = np.stack([node.a_uu, zero], axis=-1) + node.a_uw[:, None] * second
         drive = np.stack([one, zero], axis=-1)
+        spike = np.stack([on_membrane + node.a_uw * node.f_w, node.f_w], axis=-1)
+    elif node.order == "current_first":
+        membrane = np.stack([node.a_uu, zero], axis=-1) + node.a_uw[:, None] * second
+        drive = np.stack([node.a_uw, one], axis=-1)
         spike = np.stack([on_membrane + node.a_uw * node.f_w, node.f_w], axis=-1)
     elif node.order == "together":
         drive = np.stack([one, zero], axis=-1)

@@ -158,6 +158,8 @@ def _problems(graph: Graph, names: tuple[str, ...]) -> Iterator[str]:
     extra = [name for name in _ABSENT if np.any(getattr(neuron, name))]
     if extra:
         yield f"Lava's LIF has no {', '.join(extra)}"
+    if neuron.order == "current_first":
+        yield "the input enters the second state, and Lava's LIF has none of this kind"
     if neuron.reset != "hard" or neuron.tie != "gt" or neuron.initial_state != "zero":
         yield (
             f"Lava's LIF resets hard, fires above the threshold and starts at zero; these neurons "

@@ -163,11 +163,13 @@ def two_state(node, at, x, returned=None):
         current = x + half_up(node.recurrent_gain * returned, node.recurrent_shift)
     kept = toward_zero(node.a_ww * w, node.a_ww_shift)
     kept = kept - toward_zero(toward_zero(node.k_w * r, node.k_w_shift) * w, node.point_shift)
-    drive = toward_zero(node.a_uu * m, node.a_uu_shift) + amount(node.f_u) + current
+    drive = toward_zero(node.a_uu * m, node.a_uu_shift) + amount(node.f_u)
     drive = drive - toward_zero(toward_zero(node.k_u * r, node.k_u_shift) * m, node.point_shift)
-    if node.order == "second_first":
+    if node.order == "current_first":
+        kept, current = kept + current, 0
+    if node.order in ("second_first", "current_first"):
         w = register("w", toward_zero(node.a_wu * u, node.a_wu_shift) + kept + amount(node.f_w))
-    u = register("u", drive + toward_zero(node.a_uw * w, node.a_uw_shift))
+    u = register("u", drive + toward_zero(node.a_uw * w, node.a_uw_shift) + current)
     if node.order == "together":
         w = register("w", toward_zero(node.a_wu * m, node.a_wu_shift) + kept + amount(node.f_w))
     above = u - r - node.threshold
