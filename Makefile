@@ -79,6 +79,7 @@ docs: demo zoo-page
 	$(BIN)/python -m tests.report_picture build/digits/report.html docs/report.png
 	$(BIN)/python -m pspike_deploy.report.target_tables docs/targets.md
 	$(BIN)/python -m pspike_deploy.report.energy_page docs/energy.md
+	$(BIN)/python -m pspike_deploy.report.reading_tables docs/guides/foreign-nir.md
 	$(BIN)/python -m tests.format_tables
 	$(BIN)/python -m tests.diagonal_table
 	$(BIN)/python -m tests.noise_table

@@ -15,6 +15,7 @@ from pspike_deploy.targets.profile import DEFAULT_PROFILE, load_profile
 if TYPE_CHECKING:
     from pspike_deploy.exporters.loihi.feasibility import Feasibility
     from pspike_deploy.exporters.loihi.mapping.result import Mapping, Objective
+    from pspike_deploy.foreign.reading import Reading
     from pspike_deploy.graph.graph import Graph
 
 
@@ -53,6 +54,7 @@ def check(
     profile: str = DEFAULT_PROFILE,
     chips: int | None = None,
     objective: Objective = "fewest-cores",
+    reading: Reading | None = None,
 ) -> Check:
     """Every reason why a target cannot run a model; empty where it can. Never raises.
 
@@ -63,8 +65,9 @@ def check(
         profile: the chip of target ``loihi``.
         chips: how many there are; default: those of the largest public system.
         objective: what the mapping minimises.
+        reading: decisions for a NIR file of another framework; each that is missing is a finding.
     """
-    found = _checked(model, target, settings, profile, chips, objective)
+    found = _checked(model, target, settings, profile, chips, objective, reading)
     return replace(found, loss=_loss(model)) if model.suffix == ".nir" else found
 
 
@@ -75,9 +78,12 @@ def _checked(
     profile: str,
     chips: int | None,
     objective: Objective,
+    reading: Reading | None,
 ) -> Check:
     if model.suffix == ".nir":
         findings = _attempt(lambda: _audit_findings(model))
+        if not any(finding["severity"] == "error" for finding in findings):
+            findings += _attempt(lambda: _open_decisions(model, reading))
         if any(finding["severity"] == "error" for finding in findings):
             return Check(findings)
     elif model.suffix == ".net":
@@ -89,9 +95,13 @@ def _checked(
         if findings:
             return Check(findings)
     if target != "loihi":
-        return Check(findings + _attempt(lambda: _target_findings(model, target, settings)))
+        return Check(
+            findings + _attempt(lambda: _target_findings(model, target, settings, reading))
+        )
     rooms: list[Feasibility] = []
-    findings += _attempt(lambda: _loihi_findings(model, settings, profile, chips, objective, rooms))
+    findings += _attempt(
+        lambda: _loihi_findings(model, settings, profile, chips, objective, rooms, reading)
+    )
     if not rooms:
         return Check(findings)
     return Check(findings, rooms[0].to_dict(), rooms[0].mapping)
@@ -104,13 +114,14 @@ def _loihi_findings(
     chips: int | None,
     objective: Objective,
     rooms: list[Feasibility],
+    reading: Reading | None,
 ) -> list[dict[str, Any]]:
     """Findings of the design rules; the feasibility is added to ``rooms`` where there is one."""
     from pspike_deploy.exporters.loihi.feasibility import feasibility
     from pspike_deploy.exporters.loihi.findings import Subject
     from pspike_deploy.exporters.loihi.rules import design_findings
 
-    chip, graph = load_profile(profile), _integer_graph(model, settings)
+    chip, graph = load_profile(profile), _integer_graph(model, settings, reading)
     found = [finding.to_dict() for finding in design_findings(graph, chip)]
     named = {finding["where"] for finding in found if finding["severity"] == "error"}
     found += [one for one in _lava_refusals(graph) if one["where"] not in named]
@@ -120,13 +131,13 @@ def _loihi_findings(
     return found
 
 
-def _integer_graph(model: Path, settings: Path | None) -> Graph:
+def _integer_graph(model: Path, settings: Path | None, reading: Reading | None) -> Graph:
     """The integer graph of a model; of a float one its structure, quantised without data."""
     from pspike_deploy.quantize.config import QuantConfig
     from pspike_deploy.quantize.quantize import fold, quantize_folded
     from pspike_deploy.sources import load_model
 
-    graph = load_model(model, settings)[0]
+    graph = load_model(model, settings, reading=reading)[0]
     if graph.is_integer:
         return graph
     shape = (1, 2, *graph.nodes[graph.input_name].output_shape)
@@ -163,6 +174,12 @@ def _audit_findings(model: Path) -> list[dict[str, Any]]:
     return [asdict(finding) for finding in audit(read_tree(model))]
 
 
+def _open_decisions(model: Path, reading: Reading | None) -> list[dict[str, Any]]:
+    from pspike_deploy.foreign.files import decision_findings
+
+    return decision_findings(model, reading)
+
+
 def _network_findings(model: Path) -> list[dict[str, Any]]:
     """What NetX does with a ``.net`` file; what it fails on does not keep a graph from running."""
     from pspike_deploy.exporters.loihi.netx.parts import layer_name
@@ -181,7 +198,9 @@ def _network_findings(model: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _target_findings(model: Path, target: str, settings: Path | None) -> list[dict[str, Any]]:
+def _target_findings(
+    model: Path, target: str, settings: Path | None, reading: Reading | None
+) -> list[dict[str, Any]]:
     """Try what an export would do with the structure of the graph, without data."""
     from pspike_deploy.options import TARGETS
     from pspike_deploy.sources import load_model
@@ -194,8 +213,8 @@ def _target_findings(model: Path, target: str, settings: Path | None) -> list[di
             fix="choose one of these with --target",
         )
     if target == "lava":
-        return _lava_refusals(_integer_graph(model, settings))
-    load_model(model, settings)
+        return _lava_refusals(_integer_graph(model, settings, reading))
+    load_model(model, settings, reading=reading)
     return []
 
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import DiagonalSSM, parameter_count
+
+if TYPE_CHECKING:
+    from pspike_deploy.foreign.reading import Reading
 
 #: Errors of a network that is valid and has no graph.
 NO_GRAPH: Final = ("E-TARGET-NONCAUSAL", "E-TARGET-UNSUPPORTED")
 
 
 #: Facts of a checkpoint that are told as they are.
-_TOLD: Final = ("unused", "skipped", "modal_forms", "warnings")
+_TOLD: Final = ("reading", "unused", "skipped", "modal_forms", "warnings")
 
 
-def describe(model: Path, settings: Path | None = None, data: Path | None = None) -> dict[str, Any]:
+def describe(
+    model: Path,
+    settings: Path | None = None,
+    data: Path | None = None,
+    reading: Reading | None = None,
+) -> dict[str, Any]:
     """Nodes, parameters, states and digest of a checkpoint or graph, as plain data.
 
     Of an official checkpoint also the names that are not used (``unused``), the globals that were
@@ -37,12 +45,21 @@ def describe(model: Path, settings: Path | None = None, data: Path | None = None
     the default widths would write into ``quantization.json``; where it cannot be quantised,
     ``cannot_quantize`` says why.
 
+    Of a NIR file whose decisions are open, the nodes as they stand in the file, and
+    ``open_decisions``; ``reading`` makes them.
+
     Raises:
         PspikeError: whatever keeps the files from being read; E-USAGE for data with an integer
             graph.
     """
+    if model.suffix == ".nir" and settings is None:
+        from pspike_deploy.foreign.files import describe_undecided
+
+        undecided = describe_undecided(model, reading)
+        if undecided is not None:
+            return undecided
     try:
-        graph, facts = _graph(model, settings)
+        graph, facts = _graph(model, settings, reading)
     except PspikeError as error:
         if model.suffix in (".nir", ".net") or error.code not in NO_GRAPH:
             raise
@@ -72,15 +89,17 @@ def _loss(model: Path) -> dict[str, Any]:
     return {"loss": found} if found else {}
 
 
-def _graph(model: Path, settings: Path | None) -> tuple[Graph, dict[str, Any]]:
+def _graph(
+    model: Path, settings: Path | None, reading: Reading | None
+) -> tuple[Graph, dict[str, Any]]:
     """Graph of a file, and facts of a checkpoint; torch is loaded for checkpoints only."""
     if model.suffix == ".nir" and settings is None:
-        from pspike_deploy.graph.file import read_graph
+        from pspike_deploy.foreign.files import read_nir
 
-        return read_graph(model), {}
+        return read_nir(model, reading)
     from pspike_deploy.sources import load_model
 
-    return load_model(model, settings)
+    return load_model(model, settings, reading=reading)
 
 
 def _ranges(graph: Graph, facts: dict[str, Any], data: Path | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.loihi.mapping.result import OBJECTIVES, Objective
+from pspike_deploy.foreign.reading import Reading
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.targets.profile import DEFAULT_PROFILE, PROFILES
 
@@ -39,6 +40,7 @@ class ExportOptions:
         profile: chip that ``loihi`` exports are made for.
         objective: what the mapping of a ``loihi`` export minimises, one of :data:`OBJECTIVES`.
         require_core: with ``nir``, a network that core NIR cannot express is an error.
+        reading: decisions for a NIR file of another framework.
         offline: run the network on buffered sequences, in the integer simulator only.
     """
 
@@ -60,6 +62,7 @@ class ExportOptions:
     objective: Objective = "fewest-cores"
     offline: bool = False
     require_core: bool = False
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("draws", 1), ("lava_samples", 1)):

@@ -119,7 +119,10 @@ class _Export:
         environment = self._environment()
         with self._stage("load", "Loading the network and the data"):
             graph, facts = load_model(
-                self.options.model, self.options.settings, offline=self.options.offline
+                self.options.model,
+                self.options.settings,
+                offline=self.options.offline,
+                reading=self.options.reading,
             )
             if graph.is_integer:
                 require_no_choices(self.options)
@@ -409,7 +412,9 @@ class _Export:
         artefacts.write_json(folder / artefacts.MANIFEST, self._manifest(facts, data, summary))
 
     def _provenance(self, facts: dict[str, Any]) -> dict[str, Any]:
-        provenance = {"model": self.options.model.name, "sha256": facts["sha256"]}
+        provenance: dict[str, Any] = {"model": self.options.model.name, "sha256": facts["sha256"]}
+        if "reading" in facts:
+            provenance["reading"] = facts["reading"]
         return provenance | ({"data": facts["data"]} if facts.get("data") else {})
 
     def _network(self, facts: dict[str, Any], graph: Graph, integer: Graph) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from pspike_deploy.data import (
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.loihi.netx.read import read_network
 from pspike_deploy.exporters.loihi.netx.to_graph import network_to_graph
-from pspike_deploy.graph.file import read_graph, read_provenance
+from pspike_deploy.foreign.files import read_nir
+from pspike_deploy.foreign.reading import Reading
+from pspike_deploy.graph.file import read_provenance
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.models.checkpoint import load_checkpoint
 from pspike_deploy.models.datasets import is_copy_of
@@ -35,7 +37,11 @@ GRAPH_SUFFIXES: Final = (".nir", NETX_SUFFIX)
 
 
 def load_model(
-    path: Path, settings: Path | None = None, *, offline: bool = False
+    path: Path,
+    settings: Path | None = None,
+    *,
+    offline: bool = False,
+    reading: Reading | None = None,
 ) -> tuple[Graph, dict[str, Any]]:
     """Graph of a checkpoint, of a ``.nir`` or of a ``.net`` file, and facts about its origin.
 
@@ -50,19 +56,29 @@ def load_model(
         path: the file.
         settings: YAML or JSON file with what an official checkpoint does not hold.
         offline: give the graph on buffered sequences, see :mod:`pspike_deploy.models.offline`.
+        reading: decisions for a NIR file of another framework; the facts then hold ``reading``.
 
     Raises:
-        PspikeError: whatever keeps the file from being read; E-USAGE for settings with a graph.
+        PspikeError: whatever keeps the file from being read; E-USAGE for settings with a graph, or
+            a reading with anything but a NIR file.
     """
     if path.suffix in GRAPH_SUFFIXES and settings is not None:
         raise settings_unused(str(path))
+    if path.suffix != ".nir" and reading is not None and not reading.is_empty:
+        raise PspikeError(
+            "E-USAGE",
+            "a reading was given for a file that leaves nothing open",
+            why="only NIR files of other frameworks need one",
+            fix="leave --reading and --dt out",
+            where=str(path),
+        )
     if path.suffix == NETX_SUFFIX:
         return _netx_model(path)
     if path.suffix == ".nir":
-        graph = read_graph(path)
+        graph, read = read_nir(path, reading)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         facts = {"kind": "graph", "sha256": digest, "parameters": graph.parameters}
-        return graph, facts | {"data": _data_of(read_provenance(path))}
+        return graph, facts | read | {"data": _data_of(read_provenance(path))}
     checkpoint = load_checkpoint(path, config=settings)
     forms = {} if offline else modal_forms(checkpoint.network)
     facts = {

@@ -64,7 +64,7 @@ def _two_state(
                 kept = toward_zero(a_ww[i] * w[i], ww) - damp_w
                 old_w = w[i]
                 current = returned[i] + x[sample, step, i]
-                if order == _SECOND_FIRST or order == _CURRENT_FIRST:
+                if order in (_SECOND_FIRST, _CURRENT_FIRST):
                     entering = current if order == _CURRENT_FIRST else 0
                     current -= entering
                     w[i] = register(

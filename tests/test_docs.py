@@ -27,6 +27,7 @@ from pspike_deploy.report.target_tables import (
 )
 from pspike_deploy.report.zoo import BLOCK, zoo_table
 from pspike_deploy.targets.profile import PROFILES, load_profile
+from tests.foreign_network import recurrent_file
 from tests.format_tables import TABLES, with_table
 from tests.netx_networks import trained
 from tests.official import STEPS, Variant, state_dict
@@ -109,6 +110,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "adlif.json").write_text('{"neuron": "adLIF"}')
     np.savez(tmp_path / "spikes.npz", x=rng.poisson(0.5, (4, 20, 3)).astype(np.float32))
     write_network(tmp_path / "network.net", trained())
+    recurrent_file(tmp_path / "network.nir", rng)
+    np.savez(tmp_path / "spikes-for-nir.npz", x=rng.poisson(0.7, (4, 60, 3)).astype(np.float32))
     np.savez(tmp_path / "spikes-of-my-own.npz", x=rng.integers(0, 2, (3, 20, 5)))
     write_folder(tmp_path / "recordings", indices=12)
     for part in ("train", "test"):

@@ -37,6 +37,18 @@ Settings = Annotated[
         "--config", help="settings that an official checkpoint does not hold (YAML or JSON)"
     ),
 ]
+ReadingText = Annotated[
+    str | None,
+    typer.Option(
+        "--reading",
+        metavar="PRESET,NAME=VALUE",
+        help="how to read a NIR file of another framework: as-norse, as-snntorch, … or decisions",
+    ),
+]
+StepLength = Annotated[
+    float | None,
+    typer.Option("--dt", help="seconds per step, for a NIR file of another framework"),
+]
 Device = Annotated[str, typer.Option(help="where the reference runs: auto, cpu or cuda")]
 WeightBits = Annotated[int, typer.Option(help="bits of a synaptic weight, 2-8")]
 WeightScale = Annotated[

@@ -20,11 +20,13 @@ from pspike_deploy.commands.common import (
     Overflow,
     ProbabilityRounding,
     Quiet,
+    ReadingText,
     Seed,
     Settings,
     SSMMargin,
     SSMStates,
     StateBits,
+    StepLength,
     WeightBits,
     WeightRounding,
     WeightScale,
@@ -60,6 +62,8 @@ def export(
         bool,
         typer.Option("--require-core", help="with nir: exit status 3 where core NIR cannot say it"),
     ] = False,
+    reading: ReadingText = None,
+    dt: StepLength = None,
     weight_bits: WeightBits = 8,
     state_bits: StateBits = 24,
     coefficient_bits: CoefficientBits = 16,
@@ -85,6 +89,7 @@ def export(
 ) -> None:
     """Quantise a network, write it for a target, run it there, and verify it."""
     with reported_errors(as_json):
+        from pspike_deploy.foreign.reading import reading_of
         from pspike_deploy.options import ExportOptions
         from pspike_deploy.pipeline import export_network
         from pspike_deploy.quantize.config import QuantConfig
@@ -124,6 +129,7 @@ def export(
             settings=settings,
             offline=offline,
             require_core=require_core,
+            reading=reading_of(reading, dt),
         )
         with StageProgress(quiet=quiet) as progress:
             result = export_network(options, progress)

@@ -10,7 +10,9 @@ from pspike_deploy.commands.common import (
     AsJson,
     Data,
     Model,
+    ReadingText,
     Settings,
+    StepLength,
     print_json,
     print_result,
     reported_errors,
@@ -23,21 +25,33 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Model, settings: Settings = None, data: Data = None, as_json: AsJson = False
+    model: Model,
+    settings: Settings = None,
+    data: Data = None,
+    reading: ReadingText = None,
+    dt: StepLength = None,
+    as_json: AsJson = False,
 ) -> None:
     """List layers, shapes and parameters; with calibration samples also ranges and errors."""
     with reported_errors(as_json):
+        from pspike_deploy.foreign.reading import reading_of
         from pspike_deploy.inspection import describe
         from pspike_deploy.report.tables import inspection_table
 
-        description = describe(model, settings, data)
+        description = describe(model, settings, data, reading_of(reading, dt))
         print_result(description, inspection_table(description), as_json=as_json)
         if not as_json:
             reasons = description.pop("cannot_stream", [])
+            undecided = description.pop("open_decisions", [])
+            presets = description.pop("presets", {})
             _print_ranges(description)
             _print_loss(description.pop("loss", []))
             facts = [f"{k}: {v}" for k, v in description.items() if k != "nodes"]
             typer.echo("\n".join(facts))
+            for line in undecided:
+                typer.echo(f"open: {line}")
+            for name, rule in presets.items():
+                typer.echo(f"--reading {name}: {rule}")
             for reason in reasons:
                 tell(f"cannot stream: {reason['code']}: {reason['what']}", reason)
 
@@ -89,6 +103,8 @@ def check(
         bool, typer.Option("--cores", help="list every core: place, neurons, load")
     ] = False,
     settings: Settings = None,
+    reading: ReadingText = None,
+    dt: StepLength = None,
     as_json: AsJson = False,
 ) -> None:
     """Say every reason why a target cannot run a network. Exit status 3 if there is one.
@@ -98,6 +114,7 @@ def check(
     """
     with reported_errors(as_json):
         from pspike_deploy.check import check as check_model
+        from pspike_deploy.foreign.reading import reading_of
         from pspike_deploy.targets.profile import load_profile
 
         load_profile(profile)
@@ -108,6 +125,7 @@ def check(
             profile=profile,
             chips=chips,
             objective=objective,  # type: ignore[arg-type]  # an unknown one is a finding
+            reading=reading_of(reading, dt),
         )
         document: dict[str, Any] = {
             "model": model.name,

@@ -13,8 +13,10 @@ from pspike_deploy.commands.common import (
     Device,
     Offline,
     Quiet,
+    ReadingText,
     Seed,
     Settings,
+    StepLength,
     print_json,
     print_result,
     reported_errors,
@@ -37,6 +39,8 @@ def simulate(
     data: Data = None,
     settings: Settings = None,
     offline: Offline = False,
+    reading: ReadingText = None,
+    dt: StepLength = None,
     backend: Annotated[
         str, typer.Option(help="reference, fixed-point, interpreter or lava")
     ] = "fixed-point",
@@ -55,6 +59,7 @@ def simulate(
 ) -> None:
     """Run a graph on data and write a recording."""
     with reported_errors(as_json):
+        from pspike_deploy.foreign.reading import reading_of
         from pspike_deploy.runs import simulate_file
 
         facts = simulate_file(
@@ -69,6 +74,7 @@ def simulate(
             device=device,
             settings=settings,
             offline=offline,
+            reading=reading_of(reading, dt),
         )
         print_json(facts) if as_json else typer.echo(
             f"{facts['samples']} samples recorded in {out}"

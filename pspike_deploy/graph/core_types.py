@@ -1,7 +1,8 @@
 """The 18 node types of NIR 1.0: their fields, and the shapes that follow from them.
 
-This table is the only place that knows them. It holds no arithmetic: of these types the toolchain
-executes Input, Output, Linear and Affine, and audits all.
+This table is the only place that knows their fields. It holds no arithmetic: of these types a
+graph holds Input, Output, Linear and Affine; :mod:`pspike_deploy.foreign` turns the others into its
+nodes.
 """
 
 from __future__ import annotations

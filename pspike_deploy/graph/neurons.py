@@ -51,7 +51,8 @@ class TwoStateNeuron(Node):
     state; ``r_jump`` 0 where there is none. ``recurrent_weight`` V (neurons, neurons): synapses
     from the layer to itself, row = receiver; (0, 0) where there are none, and the gain (0,). A
     one-state neuron has a_uw = a_wu = f_w = 0; with order current_first w is the synaptic current
-    of a current-based neuron, which a reset of the membrane leaves alone. The input gain belongs to the node in front.
+    of a current-based neuron, which a reset of the membrane leaves alone. The input gain belongs to
+    the node in front.
 
     ``initial_state`` zero, or random: u, w and s start at the uniforms 0, 1 and 2 (as steps) of
     the noise site ``site``; -1 where nothing is drawn. r starts at 0. The first s is then a
