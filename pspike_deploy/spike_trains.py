@@ -76,7 +76,7 @@ def spike_trains(recording: Recording, node: str, dt: float) -> list[SpikeTrains
         SpikeTrains(
             node,
             int(index),
-            tuple(np.flatnonzero(train) * dt for train in sample.T),
+            tuple(np.asarray(np.flatnonzero(train) * dt, np.float64) for train in sample.T),
             0.0,
             steps * dt,
         )
