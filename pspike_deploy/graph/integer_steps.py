@@ -116,6 +116,11 @@ c = 0 if i >= entries - 1 else table[j] + rise
 _INTERVAL: Final = {"interval_shift": "f_in - g"}
 
 
+def interpolation(argument: str) -> tuple[str, ...]:
+    """Statements that read a table at ``argument`` >= 0, in units of the input, into ``c``."""
+    return lines(_TABLE.format(argument=argument))
+
+
 def _two_state(settings: Mapping[str, Any]) -> IntegerStep:
     random = settings["site"] >= 0
     recurrent = "recurrent_shift" in settings
@@ -300,12 +305,10 @@ STEPS: Final[dict[str, IntegerStep | StepOf]] = {
         constants={"a_zz_shift": "f_a_zz", "a_zx_shift": "f_a_zx", "a_xz_shift": "f_a_xz"},
     ),
     "Relu": IntegerStep(("y = max(x, 0)",)),
-    "Gelu": IntegerStep(
-        (*lines(_TABLE.format(argument="abs(x)")), "y = max(x, 0) - c"), constants=_INTERVAL
-    ),
+    "Gelu": IntegerStep((*interpolation("abs(x)"), "y = max(x, 0) - c"), constants=_INTERVAL),
     "Sigmoid": IntegerStep(
         (
-            *lines(_TABLE.format(argument="abs(x)")),
+            *interpolation("abs(x)"),
             "y = fit(c if x < 0 else (1 << one_shift) - c, bits)",
         ),
         constants={**_INTERVAL, "one_shift": "f_in"},

@@ -1,0 +1,1 @@
+"""Export of graphs as ONNX models that run by themselves, step by step or over sequences."""
