@@ -13,6 +13,7 @@ from pspike_deploy.errors import PspikeError
 from pspike_deploy.targets.profile import DEFAULT_PROFILE, load_profile
 
 if TYPE_CHECKING:
+    from pspike_deploy.exporters.lava.refusals import Refusal
     from pspike_deploy.exporters.loihi.feasibility import Feasibility
     from pspike_deploy.exporters.loihi.mapping.result import Mapping, Objective
     from pspike_deploy.foreign.reading import Reading
@@ -214,25 +215,36 @@ def _target_findings(
         )
     if target == "lava":
         return _lava_refusals(_integer_graph(model, settings, reading))
-    load_model(model, settings, reading=reading)
+    graph = load_model(model, settings, reading=reading)[0]
+    if target == "onnx":
+        return _onnx_refusals(graph, _integer_graph(model, settings, reading))
     return []
+
+
+def _onnx_refusals(graph: Graph, integer: Graph) -> list[dict[str, Any]]:
+    """What keeps a network out of ONNX models."""
+    from pspike_deploy.exporters.onnx.export import FLOAT, INTEGER, all_refusals
+
+    graphs = {INTEGER: integer} if graph.is_integer else {FLOAT: graph, INTEGER: integer}
+    return [_refusal_finding("ONNX", refusal) for refusal in all_refusals(graphs)]
 
 
 def _lava_refusals(graph: Graph) -> list[dict[str, Any]]:
     """What keeps a graph out of Lava's bundle, which an export toward Loihi writes, too."""
     from pspike_deploy.exporters.lava.export import judge
 
-    return [
-        {
-            "severity": "error",
-            "code": "E-TARGET-UNSUPPORTED",
-            "message": f"Lava cannot run {refusal.node}",
-            "where": refusal.node,
-            "why": refusal.why,
-            "fix": refusal.fix,
-        }
-        for refusal in judge(graph)[1]
-    ]
+    return [_refusal_finding("Lava", refusal) for refusal in judge(graph)[1]]
+
+
+def _refusal_finding(target: str, refusal: Refusal) -> dict[str, Any]:
+    return {
+        "severity": "error",
+        "code": "E-TARGET-UNSUPPORTED",
+        "message": f"{target} cannot run {refusal.node}",
+        "where": refusal.node,
+        "why": refusal.why,
+        "fix": refusal.fix,
+    }
 
 
 def _attempt(find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -134,6 +134,7 @@ def report_of(folder: Path) -> ReportData:
         energy=read_document(folder, ENERGY) or None,
         mapping=read_document(folder, MAPPING) or None,
         summary=summary if summary.get("loihi") else None,
+        onnx=_part(summary, "onnx"),
         provenance=_provenance(summary, manifest),
         **_sides(summary),
     )
@@ -143,10 +144,9 @@ def _sides(summary: Mapping[str, Any]) -> dict[str, str]:
     """What is compared, where it is not a float network with its integer one."""
     if not _part(summary, "network").get("integer_only"):
         return {}
-    return {
-        "reference": "integer simulator",
-        "target": "network in the interpreter" + (" and in Lava" if summary.get("lava") else ""),
-    }
+    others = {"lava": "Lava", "onnx": "ONNX Runtime"}
+    ran = "".join(f" and in {name}" for key, name in others.items() if summary.get(key))
+    return {"reference": "integer simulator", "target": f"network in the interpreter{ran}"}
 
 
 def read_document(folder: Path, name: str) -> Mapping[str, Any]:

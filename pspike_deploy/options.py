@@ -13,7 +13,7 @@ from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.targets.profile import DEFAULT_PROFILE, PROFILES
 
 #: Targets that an export can be made for.
-TARGETS: Final = ("nir", "lava", "loihi")
+TARGETS: Final = ("nir", "lava", "loihi", "onnx")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ExportOptions:
         config: widths of the integer network.
         seed: seed of the noise.
         draws: repetitions of the accuracy measurement.
-        lava_samples: samples replayed in Lava.
+        lava_samples: samples replayed in Lava or ONNX Runtime.
         lava_time_limit: seconds that Lava may take; default: from the size of the run.
         device: ``auto``, ``cpu`` or ``cuda``, for the reference.
         force: replace an artefact folder that exists.

@@ -102,6 +102,7 @@ class _Target:
     replays: dict[str, Comparison] = field(default_factory=dict)
     lava: dict[str, Any] | None = None
     loihi: dict[str, Any] | None = None
+    onnx: dict[str, Any] | None = None
     made: LoihiExport | None = None
 
 
@@ -149,7 +150,7 @@ class _Export:
             analysis = analysis.with_overflows("evaluation", overflows)
             ranges = {**analysis.to_dict(), "ssm_order": reduction.to_dict()}
             artefacts.write_json(folder / "quantization.json", ranges)
-        target = self._for_the_target(integer, data, environment, folder)
+        target = self._for_the_target(integer, data, environment, folder, graph)
         with self._stage("verify", "Comparing probabilities and samples"):
             verification = self._verify(graph, integer, data, target.replays, overflows)
             artefacts.write_json(folder / "verification.json", verification.to_dict())
@@ -166,6 +167,7 @@ class _Export:
             "loihi": target.loihi,
             "energy": energy,
             "core": core,
+            "onnx": target.onnx,
             "verification": _verification_summary(verification),
         }
         self._write_documents(folder, facts, data, summary, target)
@@ -206,6 +208,7 @@ class _Export:
             "loihi": target.loihi,
             "energy": energy,
             "core": core,
+            "onnx": target.onnx,
             "verification": _verification_summary(verification),
         }
         self._write_documents(folder, facts, data, summary, target)
@@ -224,7 +227,7 @@ class _Export:
     def _environment(self) -> LavaEnvironment | None:
         """The Lava environment, looked for before any work is done; a hand-over toward Loihi is
         made without one, too, and says so."""
-        if self.options.target == "nir":
+        if self.options.target in ("nir", "onnx"):
             return None
         try:
             return find_lava_python()
@@ -332,10 +335,19 @@ class _Export:
         data: ExportData,
         environment: LavaEnvironment | None,
         folder: Path,
+        graph: Graph | None = None,
     ) -> _Target:
         """What the target asks for beside the graphs, run where it can be run."""
         options, found = self.options, _Target()
         if options.target == "nir":
+            return found
+        if options.target == "onnx":
+            from pspike_deploy.onnx_stage import run_onnx, write_onnx  # loads onnx
+
+            with self._stage("export", "Writing ONNX models"):
+                export = write_onnx(graph, integer, data, options, folder)
+            with self._stage("onnx", "Running the models in ONNX Runtime"):
+                found.replays, found.onnx = run_onnx(export, folder)
             return found
         with self._stage("export", "Writing the Lava bundle"):
             bundle, expected = write_bundle(integer, data, options, folder)
@@ -432,10 +444,12 @@ class _Export:
         config = report.config.to_dict()
         return {**config, "overflows": sum(sum(found.values()) for found in overflows.values())}
 
-    def _lava_versions(self, summary: dict[str, Any]) -> dict[str, str]:
+    def _target_versions(self, summary: dict[str, Any]) -> dict[str, str]:
         lava_facts = summary["lava"]
         found = lava_facts["environment"]["versions"] if lava_facts else {}
-        return {f"lava environment: {name}": version for name, version in found.items()}
+        onnx_facts = summary["onnx"] or {}
+        runtime = {k: onnx_facts[k] for k in ("onnxruntime",) if k in onnx_facts}
+        return runtime | {f"lava environment: {name}": v for name, v in found.items()}
 
     def _manifest(
         self, facts: dict[str, Any], data: ExportData, summary: dict[str, Any]
@@ -468,7 +482,7 @@ class _Export:
             },
             "passes": self.passes,
             "seconds": self.seconds,
-            "versions": versions() | self._lava_versions(summary),
+            "versions": versions() | self._target_versions(summary),
         }
 
 

@@ -30,6 +30,7 @@ FLOORS = (
         "lava_stage",
         "loihi_stage",
         "core_stage",
+        "onnx_stage",
     ),
     ("energy_stage", "energy_result"),
     ("pipeline", "subjects"),
@@ -143,7 +144,7 @@ def test_neither_import_nor_help_loads_anything_heavy(statement: str) -> None:
     check = (
         f"{statement}\nimport sys\n"
         "heavy = {'torch', 'numba', 'matplotlib', 'scipy', 'sklearn', 'h5py', 'numpy', 'lava', "
-        "'ortools', 'pandas'}\n"
+        "'ortools', 'pandas', 'onnx', 'onnxruntime'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

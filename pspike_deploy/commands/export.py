@@ -39,7 +39,7 @@ from pspike_deploy.commands.common import (
 
 def export(
     model: Model,
-    target: Annotated[str, typer.Option(help="nir, lava or loihi")] = "lava",
+    target: Annotated[str, typer.Option(help="nir, lava, loihi or onnx")] = "lava",
     profile: Annotated[
         str, typer.Option(help="chip of the target loihi: loihi2 or loihi1")
     ] = "loihi2",
@@ -77,7 +77,9 @@ def export(
     ssm_states: SSMStates = None,
     ssm_margin: SSMMargin = 5e-4,
     draws: Annotated[int, typer.Option(help="repetitions of the accuracy measurement")] = 10,
-    lava_samples: Annotated[int, typer.Option(help="samples replayed in Lava")] = 20,
+    lava_samples: Annotated[
+        int, typer.Option(help="samples replayed in Lava or ONNX Runtime")
+    ] = 20,
     lava_time_limit: Annotated[
         float | None, typer.Option(help="seconds that Lava may take; default: from the run's size")
     ] = None,

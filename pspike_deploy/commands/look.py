@@ -87,7 +87,7 @@ def _print_loss(rows: list[dict[str, str]]) -> None:
 
 def check(
     model: Model,
-    target: Annotated[str, typer.Option(help="nir, lava or loihi")] = "lava",
+    target: Annotated[str, typer.Option(help="nir, lava, loihi or onnx")] = "lava",
     profile: Annotated[str, typer.Option(help="chip of the target loihi: loihi2 or loihi1")] = (
         "loihi2"
     ),

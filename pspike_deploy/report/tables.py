@@ -43,6 +43,8 @@ def export_table(summary: Mapping[str, Any]) -> Table:
             table.add_row("" if number else "energy", words)
     if summary.get("core") is not None:
         table.add_row("core NIR", _core(summary["core"]))
+    if summary.get("onnx") is not None:
+        table.add_row("ONNX", _onnx(summary["onnx"]))
     verification = summary["verification"]
     if "T0" in verification["tests"]:
         table.add_row(
@@ -119,6 +121,24 @@ def _lava(lava: Mapping[str, Any]) -> str:
     return (
         f"{state}: {lava['mismatches']} mismatches in {lava['spikes']:,} spikes and all graded "
         f"values, {lava['samples']} samples x {lava['steps']} steps, {lava['seconds']:.1f} s"
+    )
+
+
+def _onnx(onnx: Mapping[str, Any]) -> str:
+    written = f"opset {onnx['opset']}, {onnx['operators']} operators per step"
+    if onnx["why_not_run"]:
+        return f"{written}; [yellow]not run[/yellow]: {onnx['why_not_run']}"
+    state = "[green]bit-exact[/green]" if onnx["bit_exact"] else "[red]not bit-exact[/red]"
+    text = (
+        f"{state}: {onnx['mismatches']} mismatches in {onnx['values']:,} integers, "
+        f"{onnx['samples']} samples x {onnx['steps']} steps; {written}"
+    )
+    real = onnx["float"]
+    if real is None:
+        return text
+    return (
+        f"{text}; float: {real['spike_flips']} of {real['spikes']:,} spikes differ, outputs by at "
+        f"most {real['output_max_error']:.2g}"
     )
 
 

@@ -80,6 +80,7 @@ class ReportData:
         energy: document of ``energy.json``.
         mapping: document of ``mapping.json`` of an export toward Loihi.
         summary: that of ``summary.json``, beside a mapping.
+        onnx: the same about the runs in ONNX Runtime.
         provenance: digests, versions and the like, by name.
         reference: what the reference is called.
         target: what is compared with it.
@@ -96,6 +97,7 @@ class ReportData:
     energy: Document | None = None
     mapping: Document | None = None
     summary: Document | None = None
+    onnx: Document | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     reference: str = "float network"
     target: str = "integer network"

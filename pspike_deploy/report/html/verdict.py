@@ -93,6 +93,7 @@ def key_figures(data: ReportData) -> Iterator[tuple[str, str]]:
             "spikes per step: difference of a rate that these data show with a power of 90 %",
         )
     yield from _lava(data.lava or {})
+    yield from _onnx(data.onnx or {})
 
 
 def _accuracy(accuracy: Document) -> Iterator[tuple[str, str]]:
@@ -113,6 +114,15 @@ def _lava(lava: Document) -> Iterator[tuple[str, str]]:
             "bit-exact" if lava.get("bit_exact") else "not bit-exact",
             f"in Lava's CPU simulator: {count(lava.get('mismatches'))} mismatches in "
             f"{count(lava.get('spikes'))} spikes",
+        )
+
+
+def _onnx(onnx: Document) -> Iterator[tuple[str, str]]:
+    if onnx and onnx.get("bit_exact") is not None:
+        yield (
+            "bit-exact" if onnx["bit_exact"] else "not bit-exact",
+            f"in ONNX Runtime: {count(onnx.get('mismatches'))} mismatches in "
+            f"{count(onnx.get('values'))} integers of all nodes",
         )
 
 
