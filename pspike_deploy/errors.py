@@ -29,6 +29,8 @@ ERROR_CODES: Final[dict[str, tuple[int, str]]] = {
     "E-GRAPH-AUDIT": (EXIT_BAD_INPUT, "a NIR graph has errors; all of them are listed"),
     "E-GRAPH-LOOP": (EXIT_BAD_INPUT, "a cycle in a graph has no defined order of evaluation"),
     "E-NET-FILE": (EXIT_BAD_INPUT, "a file is not a .net network of lava-dl"),
+    "E-ONNX-FILE": (EXIT_BAD_INPUT, "a file is not an ONNX model that can be read"),
+    "E-ONNX-OPERATORS": (EXIT_BAD_INPUT, "an ONNX model has operators that no graph expresses"),
     "E-RECORDING-FILE": (EXIT_BAD_INPUT, "a file is not a recording"),
     "E-DATA-FILE": (EXIT_BAD_INPUT, "a data or label file cannot be read"),
     "E-DATA-SHAPE": (EXIT_BAD_INPUT, "the data do not have the shape that the network takes"),

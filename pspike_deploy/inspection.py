@@ -61,7 +61,7 @@ def describe(
     try:
         graph, facts = _graph(model, settings, reading)
     except PspikeError as error:
-        if model.suffix in (".nir", ".net") or error.code not in NO_GRAPH:
+        if model.suffix in (".nir", ".net", ".onnx") or error.code not in NO_GRAPH:
             raise
         return _describe_network(model, settings)
     more: dict[str, Any] = {name: facts[name] for name in _TOLD if name in facts}

@@ -32,8 +32,10 @@ from pspike_deploy.models.to_graph import to_graph
 
 #: Files of networks that lava-dl trained, for its NetX.
 NETX_SUFFIX: Final = ".net"
+#: Feed-forward models of other frameworks.
+ONNX_SUFFIX: Final = ".onnx"
 #: Files that hold a graph, or become one without settings.
-GRAPH_SUFFIXES: Final = (".nir", NETX_SUFFIX)
+GRAPH_SUFFIXES: Final = (".nir", NETX_SUFFIX, ONNX_SUFFIX)
 
 
 def load_model(
@@ -43,7 +45,7 @@ def load_model(
     offline: bool = False,
     reading: Reading | None = None,
 ) -> tuple[Graph, dict[str, Any]]:
-    """Graph of a checkpoint, of a ``.nir`` or of a ``.net`` file, and facts about its origin.
+    """Graph of a checkpoint, of a ``.nir``, ``.net`` or ``.onnx`` file, and facts about its origin.
 
     The facts hold ``kind``, ``sha256`` of the file, ``parameters`` (of a checkpoint: the trained
     ones; of a graph: the stored ones) and ``data`` (what a checkpoint was trained on). A ``.net``
@@ -74,6 +76,8 @@ def load_model(
         )
     if path.suffix == NETX_SUFFIX:
         return _netx_model(path)
+    if path.suffix == ONNX_SUFFIX:
+        return _onnx_model(path)
     if path.suffix == ".nir":
         graph, read = read_nir(path, reading)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -110,6 +114,20 @@ def _netx_model(path: Path) -> tuple[Graph, dict[str, Any]]:
         "parameters": graph.parameters,
         "data": None,
         "warnings": [str(finding) for finding in file.findings],
+    }
+
+
+def _onnx_model(path: Path) -> tuple[Graph, dict[str, Any]]:
+    """Float graph of an ONNX file, and facts."""
+    from pspike_deploy.models.onnx_graph import onnx_graph  # loads onnx
+
+    found = onnx_graph(path)
+    return found.graph, {
+        "kind": "onnx",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "parameters": found.graph.parameters,
+        "data": None,
+        "warnings": list(found.warnings),
     }
 
 

@@ -32,6 +32,7 @@ from tests.format_tables import TABLES, with_table
 from tests.netx_networks import trained
 from tests.official import STEPS, Variant, state_dict
 from tests.recordings_of_digits import write_folder
+from tests.test_onnx_files import layers as onnx_layers
 from tests.test_two_state_checkpoints import as_published, random_network
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +113,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_network(tmp_path / "network.net", trained())
     recurrent_file(tmp_path / "network.nir", rng)
     np.savez(tmp_path / "spikes-for-nir.npz", x=rng.poisson(0.7, (4, 60, 3)).astype(np.float32))
+    layers = rng.normal(size=(3, 4))
+    (tmp_path / "layers.onnx").write_bytes(onnx_layers({"w": layers}).SerializeToString())
     np.savez(tmp_path / "spikes-of-my-own.npz", x=rng.integers(0, 2, (3, 20, 5)))
     write_folder(tmp_path / "recordings", indices=12)
     for part in ("train", "test"):

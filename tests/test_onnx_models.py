@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -12,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.exporters.lava import programs
 from pspike_deploy.exporters.onnx.body import OPSET
 from pspike_deploy.exporters.onnx.float_nodes import has_step
 from pspike_deploy.exporters.onnx.models import Models, models_of
 from pspike_deploy.exporters.onnx.noise import lanes_of
 from pspike_deploy.graph.graph import Graph
+from pspike_deploy.graph.integer_steps import STEPS, IntegerStep, lines
 from pspike_deploy.graph.neurons import ORDERS
+from pspike_deploy.graph.node import Node, Shape
 from pspike_deploy.graph.nodes import (
     NODE_TYPES,
     Activation,
@@ -26,13 +30,15 @@ from pspike_deploy.graph.nodes import (
     Output,
     SecondOrderSSM,
 )
+from pspike_deploy.graph.semantics import NodeQuantization
+from pspike_deploy.numerics.fixed_point import Format
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import fixed_point, onnx_runtime, reference
 from pspike_deploy.verify.compare import compare
 from tests.float_graphs import chain
-from tests.graphs import small_input, small_integer_graph
+from tests.graphs import single_node_graph, small_input, small_integer_graph
 from tests.test_gated_unit import gated_graph
 from tests.test_probability_rounding import stochastic
 from tests.two_state import counts, network, neurons, recurrent, refractory
@@ -261,6 +267,36 @@ def test_every_node_that_onnx_cannot_be_is_named_at_once() -> None:
     assert caught.value.code == "E-TARGET-UNSUPPORTED"
     assert caught.value.where == "conv, conv2"
     assert "whole sequence" in caught.value.why
+
+
+@dataclass(frozen=True, eq=False)
+class Halving(Node):
+    """A neuron of somebody's own: y[t] = y[t-1] / 2 + x[t]."""
+
+    integrates: ClassVar[bool] = True
+    shape: Shape
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.shape
+
+
+@programs.to_operation.register
+def _(node: Halving, place: programs.Place) -> programs.Operation:
+    return programs.Operation("Halving", {"bits": place.formats.output.bits}, state_words=1)
+
+
+def test_a_neuron_of_your_own_needs_its_statements_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = Format(24, 0)
+    graph = single_node_graph(
+        Halving((2,)), NodeQuantization(wide, {"state": wide}), input_format=wide
+    )
+    with pytest.raises(PspikeError, match="no entry for Halving"):
+        models_of(graph)
+    step = IntegerStep(lines("u = fit(toward_zero(u, 1) + x, bits)\ny = u"), {"u": "bits"})
+    monkeypatch.setitem(STEPS, "Halving", step)
+    found = run(graph, [[[5, -5], [0, 0], [0, 0], [9, 1]]])
+    assert found.values["node"][0].tolist() == [[5, -5], [2, -2], [1, -1], [9, 1]]
 
 
 def test_all_node_types_have_a_float_step_but_those_that_cannot() -> None:
