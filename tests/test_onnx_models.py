@@ -20,6 +20,7 @@ from pspike_deploy.exporters.onnx.models import Models, models_of
 from pspike_deploy.exporters.onnx.noise import lanes_of
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.integer_steps import STEPS, IntegerStep, lines
+from pspike_deploy.graph.loihi_neurons import DELTA_ERRORS
 from pspike_deploy.graph.neurons import ORDERS
 from pspike_deploy.graph.node import Node, Shape
 from pspike_deploy.graph.nodes import (
@@ -37,9 +38,13 @@ from pspike_deploy.quantize.quantize import quantize
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import fixed_point, onnx_runtime, reference
 from pspike_deploy.verify.compare import compare
+from tests import test_loihi_relatives as relatives
 from tests.float_graphs import chain
 from tests.graphs import single_node_graph, small_input, small_integer_graph
 from tests.test_gated_unit import gated_graph
+from tests.test_loihi_lif import counts as lif_counts
+from tests.test_loihi_lif import network as lif_network
+from tests.test_loihi_lif import none_recurrent
 from tests.test_probability_rounding import stochastic
 from tests.two_state import counts, network, neurons, recurrent, refractory
 
@@ -121,6 +126,20 @@ def test_every_order_of_two_state_neurons_is_bit_exact_and_float_exact(
     layer = neurons(rng, order=order, **more)
     graph = network(np.random.default_rng(1), layer, random_start=kind == "random")
     x = counts(np.random.default_rng(2), samples=2, steps=12)
+    assert_same_spikes(graph, x)
+    assert_bit_exact(quantize(graph, x), x)
+
+
+@pytest.mark.parametrize("change", [{}, {"tie": "ge"}, none_recurrent()])
+def test_loihis_lif_is_bit_exact_and_float_exact(change: dict[str, Any]) -> None:
+    graph, x = lif_network(change), lif_counts(2)
+    assert_same_spikes(graph, x)
+    assert_bit_exact(quantize(graph, x), x)
+
+
+@pytest.mark.parametrize("error", DELTA_ERRORS)
+def test_resonators_and_delta_encoders_are_bit_exact_and_float_exact(error: str) -> None:
+    graph, x = relatives.network(error), relatives.counts(5)
     assert_same_spikes(graph, x)
     assert_bit_exact(quantize(graph, x), x)
 

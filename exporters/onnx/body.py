@@ -137,6 +137,14 @@ class Body:
         """Sum of int64 over the neurons, (batch, 1); exact, see :meth:`over_modes`."""
         return self.raw("MatMul", value, np.ones((neurons, 1), np.int64))
 
+    def parts(self, value: Tensor, width: int, number: int) -> list[Tensor]:
+        """A vector of ``number`` times ``width`` neurons as that many vectors."""
+        cuts = [(part * width, (part + 1) * width) for part in range(number)]
+        return [
+            self.raw("Slice", value, *(np.array([v]) for v in (start, stop, 1)))
+            for start, stop in cuts
+        ]
+
     def lanes(self, port: str, start: int, stop: int) -> Tensor:
         """Part of a vector that enters the step."""
         return self.raw("Slice", Tensor(port), *map(np.array, ([start], [stop], [1])))

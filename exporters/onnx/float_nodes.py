@@ -273,7 +273,9 @@ class _TwoState:
     def membrane(self, w: Tensor) -> Tensor:
         """u of this step, before the reset."""
         drive = self.run.add(self.part("a_uu", self.m), self.part("a_uw", w))
-        drive = self.run.add(drive, self.part("f_u", self.s), self.current())
+        drive = self.run.add(drive, self.part("f_u", self.s))
+        if self.node.order != "current_first":
+            drive = self.run.add(drive, self.current())
         return self.run.subtract(drive, self.part("k_u", self.r, self.m))
 
     def second(self, membrane: Tensor, spike: Tensor) -> Tensor:
@@ -292,7 +294,11 @@ class _TwoState:
     def step(self) -> Tensor:
         """The spikes; sets the states."""
         run, order = self.run, self.node.order
-        w = self.second(self.u, self.s) if order == "second_first" else self.w
+        w = self.w
+        if order in ("second_first", "current_first"):
+            w = self.second(self.u, self.s)
+        if order == "current_first":
+            w = run.add(w, self.current())
         u = self.membrane(w)
         if order == "together":
             w = self.second(self.m, self.s)

@@ -33,9 +33,11 @@ from pspike_deploy.graph.integer_steps import (
 )
 from pspike_deploy.graph.nodes import (
     Linear,
+    LoihiLIF,
     MeanPool,
     Node,
     Quantize,
+    RecurrentNeuron,
     SoftmaxSum,
     TwoStateNeuron,
 )
@@ -111,8 +113,14 @@ def _tabled(
     if step.start:
         names |= _started(step, names, run)
     arriving = list(inputs)
+    if node.inputs_per_neuron > 1:
+        arriving = run.body.parts(inputs[0], width, node.inputs_per_neuron)
     if isinstance(node, TwoStateNeuron) and node.is_recurrent:
-        arriving.append(_returned(node, names["S"], place, run))
+        # The state is the spike in units of the noise.
+        one = np.array(1 << place.graph.semantics.noise_bits)
+        arriving.append(_returned(node, run.body.apply("Div", names["S"], one), run))
+    elif isinstance(node, LoihiLIF) and node.is_recurrent:
+        arriving.append(_returned(node, names["s"], run))
     names |= dict(zip(step.inputs, arriving, strict=True))
     modes = _modes(operation, width)
     run.run(step.statements, names, modes)
@@ -185,10 +193,9 @@ def _drawn(draw: Draw, width: int, name: str, run: IntegerNodes) -> Tensor:
     return integers
 
 
-def _returned(node: TwoStateNeuron, spike: Value, place: Place, run: IntegerNodes) -> Tensor:
+def _returned(node: RecurrentNeuron, spikes: Value, run: IntegerNodes) -> Tensor:
     """Sum of the recurrent synapses over the spikes of the step before."""
-    one = np.array(1 << place.graph.semantics.noise_bits)
-    spikes = run.body.apply("Div", spike, one)
+    assert isinstance(spikes, Tensor)
     return run.body.product(spikes, node.recurrent_weight.astype(np.int64))
 
 

@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.lava.refusals import Refusal, raise_refusals
+from pspike_deploy.exporters.onnx import float_loihi as float_loihi  # registers nodes
 from pspike_deploy.exporters.onnx import float_nodes, integer_nodes
 from pspike_deploy.exporters.onnx.body import (
     ELEMENT_TYPES,
