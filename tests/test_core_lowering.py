@@ -192,6 +192,15 @@ def test_a_core_graph_that_was_changed_never_comes_back_as_something_else(
         assert lower(raise_core(changed)).digest == changed.digest
 
 
+def test_a_node_whose_payload_was_taken_for_noise_is_refused() -> None:
+    core = lower(core_expressible(0, ["ssm", "sampler", "ssm", "sampler"], "none"))
+    weight = core.nodes["l05_sampler_a_noise"]["weight"].copy()
+    weight.flat[0] += 0.5
+    node = {**core.nodes["l05_sampler_a_noise"], "weight": weight}
+    with pytest.raises(PspikeError, match="E-TARGET-UNSUPPORTED"):
+        raise_core(replace(core, nodes={**core.nodes, "l05_sampler_a_noise": node}))
+
+
 def test_neurons_of_all_orders_have_one_form() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(0.3, 1.0, (4, 200, 6))

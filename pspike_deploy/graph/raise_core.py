@@ -192,6 +192,8 @@ class _Raising:
         self.edges += [(source, name) for source in sources]
 
     def passes(self, name: str, source: str, frame: Frame) -> None:
+        if frame.payload < 1:
+            raise ValueError("nothing but lanes that travel along leaves it")
         self.exits[name] = (source, frame)
         self.done.add(name)
 
