@@ -14,7 +14,7 @@ export PSPIKE_SHARED ?= $(abspath $(wildcard ../shared))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types pytest release-check install lava zoo zoo-page docs clean
+.PHONY: demo test lint types pytest release-check install lava zoo zoo-page docs conformance clean
 
 demo: lava
 	$(BIN)/pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits --force
@@ -88,6 +88,12 @@ docs: demo zoo-page
 	$(BIN)/python -m pspike_deploy.report.sweep build/sweep docs/guides/sweep.md
 	$(if $(wildcard $(PSPIKE_SHARED)/data/fsdd.npz),$(BIN)/python -m tests.weights_table)
 	$(if $(wildcard $(PSPIKE_SHARED)/data/fsdd.npz),$(BIN)/python -m tests.energy_table)
+
+# What other readers of NIR compute from our files, measured; environments of about 1 GB each.
+conformance: $(STAMP)
+	@mkdir -p build
+	$(BIN)/pspike conformance --out build/conformance.json; status=$$?; \
+	$(BIN)/python -m pspike_deploy.conformance.table build/conformance.json docs/conformance.md && exit $$status
 
 clean:
 	rm -rf $(VENV) build *.egg-info

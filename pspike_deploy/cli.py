@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 import typer
 
 from pspike_deploy.commands.card import card
+from pspike_deploy.commands.conformance import conformance
 from pspike_deploy.commands.energy import energy
 from pspike_deploy.commands.export import export
 from pspike_deploy.commands.finetune import finetune
@@ -72,6 +73,12 @@ COMMANDS: Final = (
         sweep,
         "Example:  pspike sweep models/zoo/p_spikessm_digits.pt --weight-bits 8,4,2 --state-bits "
         "24,16 --out build/sweep",
+    ),
+    (
+        conformance,
+        "\b\n"
+        "Example:  pspike conformance\n"
+        "          pspike conformance --reader norse --reader snntorch --out rows.json",
     ),
     (doctor, None),
 )

@@ -56,6 +56,8 @@ ERROR_CODES: Final[dict[str, tuple[int, str]]] = {
     "E-LAVA-TIMEOUT": (EXIT_BACKEND_FAILED, "the Lava run passed its time limit and was ended"),
     "E-LAVA-CRASH": (EXIT_BACKEND_FAILED, "the Lava run ended with an error or was killed"),
     "E-ONNX-RUNTIME": (EXIT_BACKEND_FAILED, "ONNX Runtime is not there, or does not run a model"),
+    "E-READER-SETUP": (EXIT_BACKEND_FAILED, "the environment of a NIR reader could not be made"),
+    "E-READER-RUN": (EXIT_BACKEND_FAILED, "the environment of a NIR reader does not work"),
     "E-LAVA-RESULT": (EXIT_BACKEND_FAILED, "the Lava run left no valid result"),
 }
 

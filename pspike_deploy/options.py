@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.exporters.loihi.mapping.result import OBJECTIVES, Objective
+from pspike_deploy.exporters.nir.variants import Variant
 from pspike_deploy.foreign.reading import Reading
 from pspike_deploy.quantize.config import QuantConfig
 from pspike_deploy.targets.profile import DEFAULT_PROFILE, PROFILES
@@ -40,6 +41,7 @@ class ExportOptions:
         profile: chip that ``loihi`` exports are made for.
         objective: what the mapping of a ``loihi`` export minimises, one of :data:`OBJECTIVES`.
         require_core: with ``nir``, a network that core NIR cannot express is an error.
+        core_variant: with ``nir``, a form of core NIR for one reader, written in addition.
         reading: decisions for a NIR file of another framework.
         offline: run the network on buffered sequences, in the integer simulator only.
     """
@@ -62,6 +64,7 @@ class ExportOptions:
     objective: Objective = "fewest-cores"
     offline: bool = False
     require_core: bool = False
+    core_variant: Variant = field(default_factory=Variant)
     reading: Reading | None = None
 
     def __post_init__(self) -> None:
@@ -95,12 +98,14 @@ class ExportOptions:
                 why=f"only --target loihi is mapped to cores; there are: {', '.join(OBJECTIVES)}",
                 fix="choose one of these, with --target loihi",
             )
-        if self.require_core and self.target != "nir":
+        asked = ["--require-core"] * self.require_core + [self.core_variant.words]
+        asked = [words for words in asked if words]
+        if asked and self.target != "nir":
             raise PspikeError(
                 "E-USAGE",
                 f"core NIR is not written for the target {self.target!r}",
-                why="--require-core was given",
-                fix="use --target nir with --require-core",
+                why=f"{' '.join(asked)} was given",
+                fix=f"use --target nir with {' '.join(asked)}",
             )
         if self.offline and self.target != "nir":
             raise PspikeError(

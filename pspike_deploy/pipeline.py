@@ -279,6 +279,7 @@ class _Export:
                 device=self.options.device,
                 provenance=self._provenance(facts),
                 require=self.options.require_core,
+                variant=self.options.core_variant,
             )
 
     def _quantize(self, folded: Graph, data: ExportData) -> tuple[Graph, QuantizationReport]:

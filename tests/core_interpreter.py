@@ -24,6 +24,7 @@ def run_core(node_tree: Tree, x: np.ndarray, dt: float = 1e-3) -> dict[str, np.n
     samples, steps, _ = x.shape
     past: dict[tuple[str, str], deque] = {e: deque([None] * n) for e, n in delayed.items() if n}
     found: dict[str, list[np.ndarray]] = {name: [] for name in nodes}
+    potential: dict[str, np.ndarray] = {}
     for t in range(steps):
         now: dict[str, np.ndarray] = {}
         for name in order:
@@ -38,7 +39,11 @@ def run_core(node_tree: Tree, x: np.ndarray, dt: float = 1e-3) -> dict[str, np.n
                 total = value if total is None else total + value
             if total is None:  # nothing but back edges in the first step
                 total = np.zeros((samples, _lanes(nodes[name])), np.float32)
-            now[name] = _step(nodes[name], total)
+            if nodes[name]["type"] == "LIF":
+                potential.setdefault(name, np.zeros_like(total))
+                now[name] = _lif(nodes[name], total, potential[name], dt)
+            else:
+                now[name] = _step(nodes[name], total)
             found[name].append(now[name])
         for edge, queue in past.items():
             queue.append(now[edge[0]])
@@ -57,8 +62,20 @@ def _step(node: Tree, x: np.ndarray) -> np.ndarray:
     return x
 
 
+def _lif(node: Tree, x: np.ndarray, v: np.ndarray, dt: float) -> np.ndarray:
+    """Forward Euler, then the comparison, then the reset; ``v`` is changed in place."""
+    v += np.float32(dt) / node["tau"] * (node["v_leak"] - v + node["r"] * x)
+    spikes = v > node["v_threshold"]
+    v[spikes] = np.broadcast_to(node["v_reset"], v.shape)[spikes]
+    return spikes.astype(np.float32)
+
+
 def _lanes(node: Tree) -> int:
-    return next(np.shape(node[key])[-1] for key in ("weight", "threshold", "delay") if key in node)
+    return next(
+        np.shape(node[key])[-1]
+        for key in ("weight", "threshold", "v_threshold", "delay")
+        if key in node
+    )
 
 
 def _delay_steps(node: Tree, dt: float) -> int:

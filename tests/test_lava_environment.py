@@ -258,14 +258,14 @@ def stub_tools(monkeypatch: pytest.MonkeyPatch, *, spikes: Any = None) -> list[s
     """Replace venv, pip and the test network; returns the names of the tools that ran."""
     ran: list[str] = []
 
-    def run_tool(command: list[Any], name: str, _lock: int) -> None:
+    def run_tool(command: list[Any], name: str, _lock: int, _error: Any) -> None:
         ran.append(name)
         if name == "venv":
             program(Path(command[-1]) / "bin" / "python", RUNNING.rpartition(".")[0])
 
     versions = {"python": RUNNING, "numpy": "2.3.5", "lava": "0.10.0"}
     found = {"versions": versions, "spikes": spikes or installation._SMOKE_SPIKES}
-    monkeypatch.setattr(installation, "_run_tool", run_tool)
+    monkeypatch.setattr(installation, "run_tool", run_tool)
     monkeypatch.setattr(installation, "smoke_test", lambda _environment, _what: found)
     return ran
 
@@ -382,7 +382,9 @@ def test_a_marker_appears_whole_and_alone(tmp_path):
 def test_a_failing_tool_is_an_error_with_its_last_lines(tmp_path):
     script = "for n in range(99): print('line', n)\nraise SystemExit('ERROR: No matching release')"
     with (tmp_path / "lock").open("w") as lock, pytest.raises(PspikeError) as caught:
-        installation._run_tool([sys.executable, "-c", script], "pip", lock.fileno())
+        installation.run_tool(
+            [sys.executable, "-c", script], "pip", lock.fileno(), installation._setup_error
+        )
     assert caught.value.code == "E-LAVA-SETUP"
     assert "ERROR: No matching release" in caught.value.why
     assert "line 98" in caught.value.why
@@ -406,7 +408,7 @@ def install(interpreter, folder, extras, lock, progress):
     (folder / "bin" / "python").symlink_to(sys.executable)
     note = f"import time; open({log!r}, 'a').write('begin '); time.sleep({seconds}); "
     note += f"open({log!r}, 'a').write('end ')"
-    installation._run_tool([sys.executable, "-c", note], "pip", lock)
+    installation.run_tool([sys.executable, "-c", note], "pip", lock, installation._setup_error)
     versions = {"python": interpreter.version_text, "numpy": "2.3.5", "lava": "0.10.0"}
     made = LavaEnvironment(folder / "bin" / "python", "shim", versions, folder)
     write_marker(made, folder)

@@ -62,6 +62,19 @@ def export(
         bool,
         typer.Option("--require-core", help="with nir: exit status 3 where core NIR cannot say it"),
     ] = False,
+    bridge: Annotated[
+        str | None,
+        typer.Option(help="with nir: threshold-as-lif, core NIR for snnTorch and norse, too"),
+    ] = None,
+    bridge_dt: Annotated[
+        float | None, typer.Option(help="step of that reader in seconds; default: 1e-4")
+    ] = None,
+    affine: Annotated[
+        bool, typer.Option("--affine", help="with nir: core NIR without Linear, for sinabs")
+    ] = False,
+    single_layer: Annotated[
+        bool, typer.Option("--single-layer", help="with nir: one core NIR per layer, for norse")
+    ] = False,
     reading: ReadingText = None,
     dt: StepLength = None,
     weight_bits: WeightBits = 8,
@@ -91,6 +104,7 @@ def export(
 ) -> None:
     """Quantise a network, write it for a target, run it there, and verify it."""
     with reported_errors(as_json):
+        from pspike_deploy.exporters.nir.variants import variant_of
         from pspike_deploy.foreign.reading import reading_of
         from pspike_deploy.options import ExportOptions
         from pspike_deploy.pipeline import export_network
@@ -131,6 +145,7 @@ def export(
             settings=settings,
             offline=offline,
             require_core=require_core,
+            core_variant=variant_of(bridge, bridge_dt, affine=affine, single_layer=single_layer),
             reading=reading_of(reading, dt),
         )
         with StageProgress(quiet=quiet) as progress:

@@ -7,18 +7,16 @@ bundle, and test the result with a small network.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.signals import signals_deferred
+from pspike_deploy.simulators.environments import Progress, locked, run_tool
 from pspike_deploy.simulators.lava.cache import (
     CACHE_VARIABLE,
     EXTRAS,
@@ -39,20 +37,13 @@ from pspike_deploy.simulators.lava.cache import (
 from pspike_deploy.simulators.lava.interpreters import (
     DECLARED_VERSION,
     Interpreter,
-    clean_environment,
     find_declared_python,
     probe,
     running_python,
 )
-from pspike_deploy.simulators.lava.process_group import run_watched
 
-Progress = Callable[[str], None]
-
-_INSTALL_LIMIT_S = 1800.0
 _SIZE_MB = 240
 _EXTRA_SIZES_MB: dict[Extra, int] = {"netx": 180}
-_LOG_LIMIT = 64 * 2**20
-_LOG_LINES = 15
 # A current of 4 or 6 per step from step 2 on, a threshold of 10, reset to 0: see smoke_test.py.
 _SMOKE_SPIKES = [[0, 0, 0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 1, 0, 1, 0]]
 
@@ -182,7 +173,10 @@ def _make(
     name = f"{_way_of(interpreter)}-py{interpreter.version_text}-{digest}"
     folder = environments_folder() / name
     # Signals are deferred once the lock is held: waiting for it can be interrupted.
-    with _locked(folder.with_name(f"{name}.lock"), progress) as lock, signals_deferred():
+    with (
+        locked(folder.with_name(f"{name}.lock"), progress, _setup_error) as lock,
+        signals_deferred(),
+    ):
         environment = read_marker(folder)
         if environment is not None:
             return environment
@@ -210,7 +204,7 @@ def _install(
     """Make, fill and test an environment, and mark it as complete last."""
     version = interpreter.version_text
     progress(f"making an environment from Python {version} in {folder}")
-    _run_tool([interpreter.executable, "-I", "-m", "venv", folder], "venv", lock)
+    run_tool([interpreter.executable, "-I", "-m", "venv", folder], "venv", lock, _setup_error)
     python = python_in(folder)
     size = _SIZE_MB + sum(_EXTRA_SIZES_MB[extra] for extra in extras)
     what = " with ".join(["Lava", *extras])
@@ -219,7 +213,7 @@ def _install(
     pip += ["--ignore-requires-python", "--disable-pip-version-check"]
     for requirements in requirement_files(extras):
         pip += ["-r", requirements]
-    _run_tool(pip, "pip", lock)
+    run_tool(pip, "pip", lock, _setup_error)
     progress("testing it with a small network")
     environment = LavaEnvironment(python, _way_of(interpreter), {}, folder, extras)
     try:
@@ -237,36 +231,6 @@ def _install(
     return environment
 
 
-def _run_tool(command: list[str | Path], name: str, lock: int) -> None:
-    """Run venv or pip; a failure becomes an error with its last lines.
-
-    The tool inherits the lock: if this program is killed, the next set-up waits for the tool.
-    """
-    # The user's index, proxy and certificates stay; what would install elsewhere does not.
-    elsewhere = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_REQUIREMENT")
-    variables = {k: v for k, v in clean_environment().items() if k not in elsewhere}
-    with tempfile.TemporaryDirectory(prefix="pspike-setup-") as log_folder:
-        logs = [Path(log_folder) / "stdout.txt", Path(log_folder) / "stderr.txt"]
-        try:
-            ending = run_watched(
-                [str(part) for part in command],
-                folder=Path(log_folder),
-                environment=variables | {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"},
-                stdout=logs[0],
-                stderr=logs[1],
-                time_limit_s=_INSTALL_LIMIT_S,
-                output_limit=_LOG_LIMIT,
-                pass_fds=(lock,),
-            )
-        except OSError as error:
-            raise _setup_error(f"{name} does not start", str(error), command[0]) from error
-        text = "\n".join(log.read_text(errors="replace").strip() for log in logs)
-        lines = text.strip().splitlines()[-_LOG_LINES:]
-    if ending.status != 0:
-        outcome = "did not end in time" if ending.stopped == "time" else "failed"
-        raise _setup_error(f"{name} {outcome}", "\n".join(["its last lines:", *lines]), command[0])
-
-
 def _setup_error(what: str, why: str, where: str | Path) -> PspikeError:
     return PspikeError(
         "E-LAVA-SETUP",
@@ -277,24 +241,3 @@ def _setup_error(what: str, why: str, where: str | Path) -> PspikeError:
         f"{PYTHON_VARIABLE} names a Python that has Lava already",
         where=str(where),
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[int]:
-    """Hold a file's lock, waiting for whoever holds it; yields the file descriptor."""
-    import fcntl  # not on Windows, where this module must import all the same
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise _setup_error("the cache folder cannot be written", str(error), path) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("another set-up is at work; waiting for it")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
