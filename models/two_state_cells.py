@@ -116,6 +116,12 @@ def double_gaussian(x: Tensor) -> Tensor:
     return 0.5 * (1.15 * density(0.5) - 0.3 * density(3.0))
 
 
+def at_rest(current: Tensor) -> NeuronState:
+    """States of 0 for a current ``(batch, step, neuron)``."""
+    zero = torch.zeros_like(current[:, 0])
+    return NeuronState(zero, zero, zero)
+
+
 class TwoStateCell(nn.Module):
     """A layer of two-state neurons; parameters (neuron,), synapses V (neuron, neuron).
 
@@ -145,18 +151,22 @@ class TwoStateCell(nn.Module):
         """Bring trained values back into their range; called after a step of the optimiser."""
 
     def forward(
-        self, current: Tensor, state: NeuronState, trace: dict[str, Tensor] | None = None
+        self,
+        current: Tensor,
+        state: NeuronState | None = None,
+        trace: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Spikes of whole sequences.
 
         Args:
             current: ``(batch, step, neuron)``, what the synapses deliver.
-            state: states before the first step.
+            state: states before the first step, default 0.
             trace: receives ``u``, ``w`` and ``s`` after every step, ``(batch, step, neuron)``.
 
         Returns:
             0 and 1 in the dtype of the current, ``(batch, step, neuron)``.
         """
+        state = at_rest(current) if state is None else state
         advance, weight = self.begin(), self.recurrent_weight()
         spikes: list[Tensor] = []
         u: list[Tensor] = []
@@ -197,8 +207,12 @@ class AdaptiveLIF(TwoStateCell):
         raise NotImplementedError
 
     def forward(
-        self, current: Tensor, state: NeuronState, trace: dict[str, Tensor] | None = None
+        self,
+        current: Tensor,
+        state: NeuronState | None = None,
+        trace: dict[str, Tensor] | None = None,
     ) -> Tensor:
+        state = at_rest(current) if state is None else state
         if trace is not None or self.recurrent is not None or state.u.requires_grad:
             return super().forward(current, state, trace)
         return adaptive_lif_spikes(current, self.effective(), state)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pspike_deploy.quantize.config import QuantConfig
     from pspike_deploy.quantize.quantize import quantize
     from pspike_deploy.recording import Recording
+    from pspike_deploy.torch_import import from_torch
     from pspike_deploy.verify.compare import compare
     from pspike_deploy.verify.verdict import verify
 
@@ -33,6 +34,7 @@ _HOMES = {
     "Recording": "recording",
     "compare": "verify.compare",
     "export": "api",
+    "from_torch": "torch_import",
     "load": "api",
     "read_graph": "graph.file",
     "simulate": "api",
@@ -50,6 +52,7 @@ __all__ = [
     "compare",
     "energy",
     "export",
+    "from_torch",
     "load",
     "quantize",
     "read_graph",

@@ -32,7 +32,7 @@ FLOORS = (
         "core_stage",
         "onnx_stage",
     ),
-    ("energy_stage", "energy_result", "conformance"),
+    ("energy_stage", "energy_result", "conformance", "torch_import"),
     ("pipeline", "subjects"),
     ("api",),
     (
