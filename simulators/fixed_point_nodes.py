@@ -38,7 +38,7 @@ from pspike_deploy.graph.nodes import (
 )
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.numerics.fixed_point import ACCUMULATOR_BITS, Format
-from pspike_deploy.numerics.noise import UNIFORM_BITS
+from pspike_deploy.numerics.noise import UNIFORM_BITS, PhiloxNoise
 from pspike_deploy.simulators.fixed_point_run import IntArray, Run
 
 #: Largest sums of products that floating-point arithmetic still adds up exactly.
@@ -106,34 +106,31 @@ def _(node: Linear, formats: NodeQuantization, inputs: Any, point: int, name: st
 
 def _matrix_product(x: IntArray, weight: npt.NDArray[Any]) -> IntArray:
     """``x @ weight`` in the fastest arithmetic that is exact for these numbers."""
-    largest = int(np.abs(weight.astype(np.int64)).sum(axis=0).max(initial=0))
+    from pspike_deploy.simulators.synapse_kernels import add_rows, adding_rows_pays
+
+    largest = int(np.abs(weight, dtype=np.int64).sum(axis=0).max(initial=0))
     largest *= max(int(x.max(initial=0)), -int(x.min(initial=0)))
     for limit, dtype in _EXACT_IN:
         if largest < limit:
-            exact: IntArray = (x.astype(dtype) @ weight.astype(dtype)).astype(np.int64)
+            rows: npt.NDArray[Any] = np.ascontiguousarray(weight, dtype)
+            if adding_rows_pays(x, weight.size):
+                return add_rows(x, rows)
+            exact: IntArray = np.matmul(x.astype(dtype), rows).astype(np.int64)
             return exact
     return x @ weight.astype(np.int64)
-
-
-def _accumulated(node: ChannelAffine | Bernoulli, x: IntArray, name: str, run: Run) -> IntArray:
-    from pspike_deploy.simulators.pointwise_kernels import accumulate
-
-    total, overflows = accumulate(x, node.a.astype(np.int64), node.b.astype(np.int64), run.wraps)
-    run.count(name, overflows, ACCUMULATOR_BITS, "accumulator")
-    return total
 
 
 @node_output.register
 def _(
     node: ChannelAffine, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
-    from pspike_deploy.simulators.pointwise_kernels import rescale
+    from pspike_deploy.simulators.pointwise_kernels import affine
 
-    y = _accumulated(node, inputs[0], name, run)
     shift = _shift(node, formats, point - int(formats.output.fractions()))
-    run.count(
-        name, rescale(y, shift, formats.output.bits, run.wraps), formats.output.bits, "output"
-    )
+    gains = node.a.astype(np.int64), node.b.astype(np.int64)
+    y, inner, outer = affine(inputs[0], *gains, shift, formats.output.bits, run.wraps)
+    run.count(name, inner, ACCUMULATOR_BITS, "accumulator")
+    run.count(name, outer, formats.output.bits, "output")
     return y
 
 
@@ -141,10 +138,36 @@ def _(
 def _(
     node: Bernoulli, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
-    from pspike_deploy.simulators.pointwise_kernels import sample, sample_stochastic
+    if formats.rounding == "stochastic" or not isinstance(run.noise, PhiloxNoise):
+        return _sampled(node, formats, inputs[0], point, name, run)
+    from pspike_deploy.simulators.sampling_kernels import sample_with_philox
 
     bits = run.graph.semantics.noise_bits
-    code = _accumulated(node, inputs[0], name, run)
+    codes = np.empty_like(inputs[0]) if name in run.record else None
+    spikes, overflows = sample_with_philox(
+        inputs[0],
+        (node.a.astype(np.int64), node.b.astype(np.int64), _shift(node, formats, point - bits)),
+        noise_bits=bits,
+        wrap=run.wraps,
+        key=(run.noise.seed, node.site, run.draw),
+        samples=run.samples,
+        codes=codes,
+    )
+    run.count(name, overflows, ACCUMULATOR_BITS, "accumulator")
+    if codes is not None:
+        run.probabilities[name] = codes
+    return spikes
+
+
+def _sampled(
+    node: Bernoulli, formats: NodeQuantization, x: IntArray, point: int, name: str, run: Run
+) -> IntArray:
+    """Spikes from noise of any kind, one operation after the other."""
+    from pspike_deploy.simulators.pointwise_kernels import accumulate, sample, sample_stochastic
+
+    bits = run.graph.semantics.noise_bits
+    code, overflows = accumulate(x, node.a.astype(np.int64), node.b.astype(np.int64), run.wraps)
+    run.count(name, overflows, ACCUMULATOR_BITS, "accumulator")
     stochastic = formats.rounding == "stochastic"
     drawn = UNIFORM_BITS if stochastic else bits
     _, steps, neurons = code.shape
@@ -195,11 +218,11 @@ def _(
 def _(
     node: MeanPool, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
+    from pspike_deploy.simulators.pointwise_kernels import running_mean
+
     state = formats.tensors["state"]
     x = _half_up(inputs[0], np.asarray(point - int(state.fractions())))
-    total = _running_sum(x, state, name, run)
-    count = np.arange(1, x.shape[1] + 1)[None, :, None]
-    return (2 * total + count) // (2 * count)
+    return running_mean(_running_sum(x, state, name, run))
 
 
 def _running_sum(x: IntArray, state: Format, name: str, run: Run) -> IntArray:
@@ -219,11 +242,11 @@ def _running_sum(x: IntArray, state: Format, name: str, run: Run) -> IntArray:
 def _(
     node: DiagonalSSM, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
-    from pspike_deploy.simulators.kernels import diagonal_ssm
+    from pspike_deploy.simulators.ssm_kernels import state_space
 
     tensors = formats.tensors
     f_state, f_out = int(tensors["state"].fractions()), int(formats.output.fractions())
-    y, overflows = diagonal_ssm(
+    y, overflows = state_space(
         np.ascontiguousarray(inputs[0]),
         a_bar=np.ascontiguousarray(node.a_bar, np.int64),
         b_bar=np.ascontiguousarray(node.b_bar, np.int64),
@@ -282,14 +305,14 @@ def _start(node: TwoStateNeuron | LeakyIntegrator, point: int, words: int, run: 
 def _(
     node: TwoStateNeuron, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run
 ) -> Any:
-    from pspike_deploy.simulators.neuron_kernels import two_state
+    from pspike_deploy.simulators.neuron_vectors import fast_two_state
 
     tensors, semantics = formats.tensors, run.graph.semantics
     gain_shift = np.zeros(0, np.int64)
     if node.is_recurrent:
         gain_shift = tensors["recurrent_gain"].fractions() - point
         gain_shift = np.broadcast_to(gain_shift, node.recurrent_gain.shape)
-    spikes, overflows = two_state(
+    spikes, overflows = fast_two_state(
         np.ascontiguousarray(inputs[0]),
         _start(node, point, 3, run),
         synapses=np.ascontiguousarray(node.recurrent_weight.T, np.int64),

@@ -13,7 +13,7 @@ from pspike_deploy.simulators.kernels import Overflows, register, toward_zero
 IntArray = npt.NDArray[np.int64]
 
 #: Orders of update as numbers, in the order of ``ORDERS``.
-_SECOND_FIRST, _TOGETHER, _MEMBRANE_FIRST, _CURRENT_FIRST = 0, 1, 2, 3
+SECOND_FIRST, TOGETHER, MEMBRANE_FIRST, CURRENT_FIRST = 0, 1, 2, 3
 
 
 @njit(parallel=True, cache=True)
@@ -64,8 +64,8 @@ def _two_state(
                 kept = toward_zero(a_ww[i] * w[i], ww) - damp_w
                 old_w = w[i]
                 current = returned[i] + x[sample, step, i]
-                if order in (_SECOND_FIRST, _CURRENT_FIRST):
-                    entering = current if order == _CURRENT_FIRST else 0
+                if order in (SECOND_FIRST, CURRENT_FIRST):
+                    entering = current if order == CURRENT_FIRST else 0
                     current -= entering
                     w[i] = register(
                         toward_zero(a_wu[i] * u[i], wu) + kept + to_w + entering,
@@ -88,7 +88,7 @@ def _two_state(
                     first,
                     at,
                 )
-                if order == _TOGETHER:
+                if order == TOGETHER:
                     w[i] = register(
                         toward_zero(a_wu[i] * m, wu) + kept + to_w,
                         bits,
@@ -102,7 +102,7 @@ def _two_state(
                 if hard and fired:
                     new_u = 0
                 u[i] = new_u
-                if order == _MEMBRANE_FIRST:
+                if order == MEMBRANE_FIRST:
                     w[i] = register(
                         toward_zero(a_wu[i] * new_u, wu) + kept + f_w[i] * fired,
                         bits,

@@ -5,7 +5,7 @@ Equations: ``docs/semantics.md``. One pass over memory each, where NumPy needs o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from pspike_deploy.numerics.noise import UNIFORM_BITS
 from pspike_deploy.simulators.kernels import Overflows, half_up, register, toward_zero
 
 IntArray = npt.NDArray[np.int64]
+
+#: Integers below it may be divided in float64: their quotients lie far enough apart.
+_EXACT_QUOTIENT: Final = 2**51
 
 
 @njit(inline="always", cache=True)
@@ -56,28 +59,67 @@ def accumulate(x: IntArray, a: IntArray, b: IntArray, wrap: bool) -> tuple[IntAr
 
 
 @njit(parallel=True, cache=True)
-def _rescale(values: Any, shift: Any, bits: Any, wrap: Any, overflows: Any, first: Any) -> None:
-    samples, steps, neurons = values.shape
+def _affine(
+    x: Any,
+    a: Any,
+    b: Any,
+    shift: Any,
+    bits: Any,
+    wrap: Any,
+    y: Any,
+    inner: Any,
+    inner_first: Any,
+    outer: Any,
+    outer_first: Any,
+) -> None:
+    samples, steps, neurons = x.shape
     for sample in prange(samples):
         for step in range(steps):
             for neuron in range(neurons):
                 at = (sample, step, neuron)
-                value = half_up(values[at], shift[neuron])
-                values[at] = register(value, bits, wrap, overflows, first, at)
+                total = a[neuron] * x[at] + b[neuron]
+                total = register(total, ACCUMULATOR_BITS, wrap, inner, inner_first, at)
+                value = half_up(total, shift[neuron])
+                y[at] = register(value, bits, wrap, outer, outer_first, at)
 
 
-def rescale(values: IntArray, shift: IntArray, bits: int, wrap: bool) -> Overflows:
-    """``fit(half_up(values, shift), bits)`` in place; returns the overflows.
+def affine(
+    x: IntArray, a: IntArray, b: IntArray, shift: IntArray, bits: int, wrap: bool
+) -> tuple[IntArray, Overflows, Overflows]:
+    """``fit(half_up(fit(a * x + b, 48), shift), bits)``, and the overflows of both registers.
 
     Args:
-        values: (sample, step, neuron); overwritten.
-        shift: (neuron,).
-        bits: width of the register.
+        x: (sample, step, neuron).
+        a, b, shift: (neuron,).
+        bits: width of the output's register.
         wrap: wrap on overflow instead of saturating.
     """
-    found = Overflows.of(len(values))
-    _rescale(values, shift, bits, wrap, *found.arrays)
-    return found
+    y = np.empty(x.shape, np.int64)
+    inner, outer = Overflows.of(len(x)), Overflows.of(len(x))
+    _affine(x, a, b, shift, bits, wrap, y, *inner.arrays, *outer.arrays)
+    return y, inner, outer
+
+
+@njit(parallel=True, cache=True)
+def _running_mean(total: Any, y: Any) -> None:
+    samples, steps, neurons = total.shape
+    for sample in prange(samples):
+        for step in range(steps):
+            twice = 2.0 * (step + 1)
+            for neuron in range(neurons):
+                numerator = 2 * total[sample, step, neuron] + step + 1
+                if abs(numerator) < _EXACT_QUOTIENT:
+                    # The rounded quotient reaches an integer only where the exact one does.
+                    y[sample, step, neuron] = int(np.floor(numerator / twice))
+                else:
+                    y[sample, step, neuron] = numerator // (2 * (step + 1))
+
+
+def running_mean(total: IntArray) -> IntArray:
+    """``floor((2 S + n) / (2 n))`` of sums S (sample, step, neuron) of n = 1, 2, … values."""
+    y = np.empty(total.shape, np.int64)
+    _running_mean(total, y)
+    return y
 
 
 @njit(parallel=True, cache=True)

@@ -17,6 +17,8 @@ from llvmlite import ir
 from numba import njit, prange, types, uint64
 from numba.extending import intrinsic
 
+#: Words that one counter gives.
+BLOCK_WORDS = 4
 _ROUNDS = 10
 _MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
 _MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
@@ -39,7 +41,8 @@ _high_word: Any = intrinsic(_high_word_code)
 
 
 @njit(inline="always", cache=True)
-def _block(c0: Any, c1: Any, c2: Any, c3: Any, key_0: Any, key_1: Any) -> Any:
+def block(c0: Any, c1: Any, c2: Any, c3: Any, key_0: Any, key_1: Any) -> Any:
+    """Four words from a counter of four words and a key of two, all uint64; compiled code."""
     for round_ in range(_ROUNDS):
         if round_ > 0:
             key_0 += _WEYL_0
@@ -57,11 +60,11 @@ def _fill(
     n_samples, n_steps, n_neurons = words.shape
     for row in prange(n_samples * n_steps):
         batch, step = row // n_steps, row % n_steps
-        for block in range((n_neurons + 3) // 4):
-            w0, w1, w2, w3 = _block(
-                uint64(block + 1), uint64(first_step + step), samples[batch], draw, seed, site
+        for number in range((n_neurons + 3) // 4):
+            w0, w1, w2, w3 = block(
+                uint64(number + 1), uint64(first_step + step), samples[batch], draw, seed, site
             )
-            first = 4 * block
+            first = 4 * number
             words[batch, step, first] = w0 >> shift
             if first + 1 < n_neurons:
                 words[batch, step, first + 1] = w1 >> shift
