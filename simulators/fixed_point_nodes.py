@@ -100,24 +100,25 @@ def _(
 
 @node_output.register
 def _(node: Linear, formats: NodeQuantization, inputs: Any, point: int, name: str, run: Run) -> Any:
-    total = _matrix_product(inputs[0], node.weight.T)
+    total = _matrix_product(inputs[0], node)
     return run.fit(name, "output", total, formats.output.bits)
 
 
-def _matrix_product(x: IntArray, weight: npt.NDArray[Any]) -> IntArray:
-    """``x @ weight`` in the fastest arithmetic that is exact for these numbers."""
-    from pspike_deploy.simulators.synapse_kernels import add_rows, adding_rows_pays
+def _matrix_product(x: IntArray, node: Linear) -> IntArray:
+    """Sums of the synapses in the fastest arithmetic that is exact for these numbers."""
+    from pspike_deploy.simulators.synapse_kernels import add_rows, adding_rows_pays, rows_of
 
-    largest = int(np.abs(weight, dtype=np.int64).sum(axis=0).max(initial=0))
-    largest *= max(int(x.max(initial=0)), -int(x.min(initial=0)))
+    largest = max(int(x.max(initial=0)), -int(x.min(initial=0)))
+    pays = adding_rows_pays(x, node.weight.size)
     for limit, dtype in _EXACT_IN:
-        if largest < limit:
-            rows: npt.NDArray[Any] = np.ascontiguousarray(weight, dtype)
-            if adding_rows_pays(x, weight.size):
+        if pays:
+            rows = rows_of(node, dtype)
+            if largest * rows.largest_sum < limit:
                 return add_rows(x, rows)
-            exact: IntArray = np.matmul(x.astype(dtype), rows).astype(np.int64)
-            return exact
-    return x @ weight.astype(np.int64)
+        elif largest * int(np.abs(node.weight, dtype=np.int64).sum(axis=1).max(initial=0)) < limit:
+            exact: IntArray = np.matmul(x.astype(dtype), node.weight.T.astype(dtype))
+            return exact.astype(np.int64)
+    return x @ node.weight.T.astype(np.int64)
 
 
 @node_output.register

@@ -9,7 +9,6 @@ measured against.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any, Final, Literal
 
@@ -19,7 +18,6 @@ import torch
 
 from pspike_deploy.errors import PspikeError
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.neurons import TWO_STATE_VECTORS
 from pspike_deploy.graph.nodes import (
     Activation,
     Affine,
@@ -45,6 +43,8 @@ from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.recording import Recording
 from pspike_deploy.simulators import layerwise, loihi_reference
 from pspike_deploy.simulators.impulse_response import convolution_kernel
+from pspike_deploy.simulators.reference_neurons import two_state
+from pspike_deploy.simulators.reference_run import Run, fed_by_spikes
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -72,32 +72,6 @@ def resolve_device(device: str) -> torch.device:
             fix="use --device auto or --device cpu",
         )
     return torch.device(device)
-
-
-@dataclass
-class Run:
-    """What the node functions need besides node and input."""
-
-    noise: Noise
-    samples: npt.NDArray[np.int64]
-    draw: int
-    device: torch.device
-    dtype: torch.dtype
-    probabilities: dict[str, torch.Tensor] = field(default_factory=dict)
-    #: Largest magnitude of any state, by node.
-    state_peaks: dict[str, float] = field(default_factory=dict)
-
-    def initial(self, node: TwoStateNeuron | LeakyIntegrator, words: int) -> list[torch.Tensor]:
-        """Start of the states: one (sample, neuron) tensor per word."""
-        (width,) = node.input_shape
-        if node.noise_site is None:
-            return list(self.tensor(np.zeros((words, len(self.samples), width))))
-        drawn = self.noise.uniform(node.noise_site, self.samples, words, width, self.draw)
-        return list(self.tensor(drawn.transpose(1, 0, 2)))
-
-    def tensor(self, array: npt.ArrayLike) -> torch.Tensor:
-        """A parameter on the device, in the precision of the run."""
-        return torch.as_tensor(np.asarray(array), dtype=self.dtype, device=self.device)
 
 
 def run(
@@ -146,10 +120,11 @@ def run(
     target = resolve_device(device)
     values, probabilities, outputs = (layerwise.Gathered(len(data)) for _ in range(3))
     peaks: dict[str, float] = {}
+    fed = fed_by_spikes(graph)
     with torch.inference_mode():
         budget = GPU_CHUNK_BYTES if target.type == "cuda" else None
         for part in layerwise.chunks(graph, len(data), data.shape[1], budget):
-            state = Run(noise, indices[part], draw, target, _DTYPES[dtype])
+            state = Run(noise, indices[part], draw, target, _DTYPES[dtype], fed)
             forced = {name: state.tensor(v[part]) for name, v in (replay or {}).items()}
             result = layerwise.run_layerwise(
                 graph,
@@ -211,23 +186,33 @@ def node_output(node: Node, inputs: Sequence[torch.Tensor], name: str, run: Run)
 
 @node_output.register
 def _(node: Linear, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
-    return torch.nn.functional.linear(inputs[0], run.tensor(node.weight))
+    return _synapses(node, inputs[0], name, run)
 
 
 @node_output.register
 def _(node: Affine, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
-    return torch.nn.functional.linear(inputs[0], run.tensor(node.weight), run.tensor(node.bias))
+    return _synapses(node, inputs[0], name, run).add_(run.tensor(node.bias))
+
+
+def _synapses(node: Linear | Affine, x: torch.Tensor, name: str, run: Run) -> torch.Tensor:
+    """Sums of synapses; those that spikes enter are added one by one, which spares the zeros."""
+    if run.device.type != "cpu" or name not in run.fed_by_spikes:
+        return x @ run.tensor(node.weight).T
+    from pspike_deploy.simulators.synapse_kernels import add_rows, rows_of
+
+    spikes = x.numpy()
+    return torch.from_numpy(add_rows(spikes, rows_of(node, spikes.dtype), spikes.dtype))
 
 
 @node_output.register
 def _(node: ChannelAffine, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
-    return run.tensor(node.a) * inputs[0] + run.tensor(node.b)
+    return (run.tensor(node.a) * inputs[0]).add_(run.tensor(node.b))
 
 
 @node_output.register
 def _(node: BatchNorm, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
     scale = run.tensor(node.gain) / torch.sqrt(run.tensor(node.variance) + node.epsilon)
-    return (inputs[0] - run.tensor(node.mean)) * scale + run.tensor(node.bias)
+    return (inputs[0] - run.tensor(node.mean)).mul_(scale).add_(run.tensor(node.bias))
 
 
 @node_output.register
@@ -305,63 +290,7 @@ def _(node: SecondOrderSSM, inputs: Inputs, name: str, run: Run) -> torch.Tensor
 
 @node_output.register
 def _(node: TwoStateNeuron, inputs: Inputs, name: str, run: Run) -> torch.Tensor:
-    (x,) = inputs
-    neuron = _TwoState(node, run)
-    spikes = torch.empty_like(x)
-    peak = torch.zeros((), dtype=run.dtype, device=run.device)
-    for step in range(x.shape[1]):
-        spikes[:, step] = neuron.step(x[:, step])
-        peak = torch.maximum(peak, neuron.magnitude)
-    run.state_peaks[name] = float(peak)
-    return spikes
-
-
-class _TwoState:
-    """A layer of two-state neurons at work; the equations stand in :class:`TwoStateNeuron`."""
-
-    def __init__(self, node: TwoStateNeuron, run: Run) -> None:
-        self.node = node
-        self.p = {name: run.tensor(getattr(node, name)) for name in TWO_STATE_VECTORS}
-        self.synapses = run.tensor(node.recurrent_weight * node.recurrent_gain[:, None])
-        self.u, self.w, self.s = run.initial(node, 3)
-        self.r = torch.zeros_like(self.u)
-        self.magnitude = torch.zeros(())
-
-    def step(self, x: torch.Tensor) -> torch.Tensor:
-        """Spikes (sample, neuron) of one step from its input."""
-        p, u, w, s, r = self.p, self.u, self.w, self.s, self.r
-        if self.node.is_recurrent:
-            x = x + s @ self.synapses.T
-        m = u - p["reset_by"] * s
-
-        def second(membrane: torch.Tensor, spike: torch.Tensor) -> torch.Tensor:
-            return p["a_wu"] * membrane + p["a_ww"] * w + p["f_w"] * spike - p["k_w"] * r * w
-
-        def membrane(second_state: torch.Tensor) -> torch.Tensor:
-            drive = p["a_uu"] * m + p["a_uw"] * second_state + p["f_u"] * s
-            return drive - p["k_u"] * r * m
-
-        if self.node.order == "current_first":
-            self.w = second(u, s) + x
-            self.u = membrane(self.w)
-        elif self.node.order == "second_first":
-            self.w = second(u, s)
-            self.u = membrane(self.w) + x
-        else:
-            self.u = membrane(w) + x
-            if self.node.order == "together":
-                self.w = second(m, s)
-        self.magnitude = self.u.abs().max()
-        above = self.u - r - p["threshold"]
-        self.s = ((above >= 0) if self.node.tie == "ge" else (above > 0)).to(x.dtype)
-        if self.node.reset == "hard":
-            self.u = self.u * (1 - self.s)
-        if self.node.order == "membrane_first":
-            self.w = second(self.u, self.s)
-        self.r = p["r_decay"] * r + p["r_jump"] * self.s
-        for state in (self.w, self.r):
-            self.magnitude = torch.maximum(self.magnitude, state.abs().max())
-        return self.s
+    return two_state(node, inputs[0], name, run)
 
 
 @node_output.register
@@ -387,6 +316,13 @@ def _(node: LeakyIntegrator, inputs: Inputs, name: str, run: Run) -> torch.Tenso
     (x,) = inputs
     (u,) = run.initial(node, 1)
     decay, y = run.tensor(node.decay), torch.empty_like(x)
+    if run.device.type == "cpu":
+        from pspike_deploy.simulators.reference_kernels import leaky_integrator
+
+        numbers = x.contiguous().numpy(), decay.numpy(), u.contiguous().numpy()
+        y = torch.from_numpy(leaky_integrator(*numbers))
+        run.state_peaks[name] = float(y.abs().max())
+        return y
     for step in range(x.shape[1]):
         u = decay * u + x[:, step]
         y[:, step] = u

@@ -16,7 +16,7 @@ from pspike_deploy.simulators.pointwise_kernels import accumulate, affine, runni
 from pspike_deploy.simulators.pointwise_kernels import sample as sample_codes
 from pspike_deploy.simulators.sampling_kernels import sample_with_philox
 from pspike_deploy.simulators.ssm_kernels import state_space
-from pspike_deploy.simulators.synapse_kernels import add_rows
+from pspike_deploy.simulators.synapse_kernels import Rows, add_rows
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -119,7 +119,7 @@ def test_adding_rows_is_the_product(seed: int, density: float, dtype: Any) -> No
     r = np.random.default_rng(seed)
     x = r.integers(-9, 10, (2, 5, 17)) * (r.random((2, 5, 17)) < density)
     weight = r.integers(-127, 128, (17, 6))
-    assert np.array_equal(add_rows(x, weight.astype(dtype)), x @ weight)
+    assert np.array_equal(add_rows(x, Rows(weight.T, dtype)), x @ weight)
 
 
 @settings(max_examples=30, deadline=None)
