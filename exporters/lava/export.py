@@ -72,8 +72,12 @@ class LavaBundle:
 
     @property
     def run_length(self) -> int:
-        """Lava steps of a run: all samples, and the latency of the pipeline."""
-        return len(self.samples) * self.steps + self.latency
+        """Lava steps of a run of one sample at a time."""
+        return self.length_of_run(1)
+
+    def length_of_run(self, batch: int) -> int:
+        """Lava steps of a run with so many samples side by side, and the pipeline's latency."""
+        return -(-len(self.samples) // batch) * self.steps + self.latency
 
     @property
     def processes(self) -> int:
@@ -125,6 +129,7 @@ def export_lava(
     samples: npt.ArrayLike | None = None,
     expected: Recording | None = None,
     draw: int = 0,
+    one_process_per_node: bool = False,
 ) -> LavaBundle:
     """Write a bundle. The same arguments give the same bytes.
 
@@ -136,6 +141,7 @@ def export_lava(
         samples: index of each sample in the data set, default 0, 1, …
         expected: what the integer simulator computed for these samples, to compare with.
         draw: number of the repetition.
+        one_process_per_node: do not collect neurons' nodes in one process: slower, for comparison.
 
     Raises:
         PspikeError: E-TARGET-UNSUPPORTED (naming every node that Lava cannot run), E-USAGE,
@@ -143,7 +149,8 @@ def export_lava(
     """
     require_portable(noise)
     indices, integers, input_overflows = inputs.quantised(graph, x, samples)
-    partition = partition_for(graph, {graph.targets(graph.input_name)[0]: integers})
+    known = {graph.targets(graph.input_name)[0]: integers}
+    partition = partition_for(graph, known, one_process_per_node=one_process_per_node)
     plain = manifest(
         graph,
         partition,
@@ -173,27 +180,30 @@ def export_lava(
     return LavaBundle.load(out)
 
 
-def partition_for(graph: Graph, known: Mapping[str, Array] | None = None) -> Partition:
+def partition_for(
+    graph: Graph, known: Mapping[str, Array] | None = None, *, one_process_per_node: bool = False
+) -> Partition:
     """The groups of a graph that Lava can run.
 
     Args:
         graph: integer graph.
         known: integers of some nodes where they are known before the run, for sharper bounds.
+        one_process_per_node: see :func:`export_lava`.
 
     Raises:
         PspikeError: E-TARGET-UNSUPPORTED, naming every node that Lava cannot run.
     """
-    partition, refusals = judge(graph, known)
+    partition, refusals = judge(graph, known, one_process_per_node=one_process_per_node)
     raise_refusals(refusals)
     return partition
 
 
 def judge(
-    graph: Graph, known: Mapping[str, Array] | None = None
+    graph: Graph, known: Mapping[str, Array] | None = None, *, one_process_per_node: bool = False
 ) -> tuple[Partition, list[Refusal]]:
     """The groups of a graph and every reason why Lava cannot run it; arguments: see above."""
     unknown = unknown_nodes(graph)
-    partition, refusals = cut(graph)
+    partition, refusals = cut(graph, one_process_per_node=one_process_per_node)
     refusals = [*unknown, *refusals]
     if not refusals:
         largest = {name: int(np.abs(v).max(initial=0)) for name, v in (known or {}).items()}

@@ -126,8 +126,13 @@ class _Chain:
     graded: list[str] = field(default_factory=list)
 
 
-def cut(graph: Graph) -> tuple[Partition, list[Refusal]]:
+def cut(graph: Graph, *, one_process_per_node: bool = False) -> tuple[Partition, list[Refusal]]:
     """Cut a graph into groups.
+
+    Args:
+        graph: integer graph.
+        one_process_per_node: every value leaves as a message, but for the sums of synapses, which
+            are wider than one, and for the host's read-out.
 
     Returns:
         The groups, and every reason why Lava cannot run the graph; with a reason, no groups.
@@ -135,7 +140,7 @@ def cut(graph: Graph) -> tuple[Partition, list[Refusal]]:
     refusals = [*_source_problems(graph), *_shape_problems(graph)]
     readout = host_nodes(graph)
     refusals += _readout_problems(graph, readout)
-    chains, problems = _chains(graph, readout)
+    chains, problems = _chains(graph, readout, one_process_per_node)
     refusals += problems
     if refusals:
         return Partition(()), refusals
@@ -157,9 +162,13 @@ def host_nodes(graph: Graph) -> tuple[str, ...]:
 # --- chains ---------------------------------------------------------------------------------
 
 
-def _chains(graph: Graph, readout: Iterable[str]) -> tuple[list[_Chain], list[Refusal]]:
+def _chains(
+    graph: Graph, readout: Iterable[str], all_leave: bool
+) -> tuple[list[_Chain], list[Refusal]]:
     host = set(readout)
     messages = {name for name in graph.order if _is_message(graph, name, host)}
+    if all_leave:
+        messages |= {name for name in graph.order if not isinstance(graph.nodes[name], Linear)}
     chains: list[_Chain] = []
     chain_of: dict[str, _Chain] = {}
     refusals = []

@@ -25,7 +25,8 @@ EVIDENCE: Final = (
     "here was checked on one."
 )
 _LAYOUT: Final = (
-    "There is no batch axis, as on a chip. Samples follow each other in time without a gap; at "
+    "Unless run.py is told to run samples side by side there is no batch axis, as on a chip. "
+    "Samples follow each other in time without a gap; at "
     "Lava step T = 1, 2, … a group of latency L computes sample, step = divmod(T - 1 - L, steps), "
     "resets its state at step 0, and sends zeros outside of all samples."
 )

@@ -27,6 +27,8 @@ On Python 3.11 and newer add `--ignore-requires-python` to the `pip install` com
 `lava_compat.py` then makes Lava import.
 
 {expect}
+`--batch B` runs up to B samples side by side, many times faster: the same values, not the timing
+of a chip, and synapses that are processes of this bundle instead of Lava's Dense.
 `--samples N` and `--steps T` run the first N samples and T steps of each only. Results are in
 `results/result.npz`: `value/NODE` (sample, step, neuron) for every node, and `probability/NODE` for
 every stochastic spike: it fires with probability Q / 2**{code_bits}. `results/result.json` says

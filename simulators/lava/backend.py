@@ -34,6 +34,7 @@ OVERFLOW: Final = "overflow.json"
 _SYNAPSES_PER_PROCESS: Final = 100_000
 _STATES_PER_PROCESS: Final = 5_000
 _NODES_PER_PROCESS: Final = 3
+_MOST_SIDE_BY_SIDE: Final = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,7 @@ def run(
     time_limit_s: float | None = None,
     environment: LavaEnvironment | None = None,
     progress: Callable[[int], None] | None = None,
+    batch: int = 1,
 ) -> Recording:
     """Run a bundle, or a graph that is exported into a temporary bundle first.
 
@@ -69,6 +71,8 @@ def run(
             run should take.
         environment: the Python to run Lava with; default :func:`find_lava_python`.
         progress: called with the Lava step reached.
+        batch: samples that run side by side, to the same values many times faster; with more than
+            one, synapses are processes of the bundle, with one they are Lava's own Dense.
 
     Returns:
         Values of all nodes, latency removed; ``run`` says how much it was.
@@ -89,7 +93,8 @@ def run(
             exported = bundle if isinstance(bundle, LavaBundle) else LavaBundle.load(bundle)
         run_folder = Path(folder) / "run"
         run_folder.mkdir()
-        return _run_bundle(exported, run_folder, environment, time_limit_s, progress)
+        side_by_side = max(1, min(batch, len(exported.samples), _MOST_SIDE_BY_SIDE))
+        return _run_bundle(exported, run_folder, environment, time_limit_s, progress, side_by_side)
 
 
 def _run_bundle(
@@ -98,15 +103,16 @@ def _run_bundle(
     environment: LavaEnvironment,
     time_limit_s: float | None,
     progress: Callable[[int], None] | None,
+    batch: int,
 ) -> Recording:
     try:
         done = child.run_bundle(
             bundle.path,
-            arguments=["--out", str(run_folder)],
+            arguments=["--out", str(run_folder), "--batch", str(batch)],
             result=RESULT,
             environment=environment,
-            time_limit_s=_time_limit(bundle) if time_limit_s is None else time_limit_s,
-            read=lambda path: read_result(bundle, path),
+            time_limit_s=_time_limit(bundle, batch) if time_limit_s is None else time_limit_s,
+            read=lambda path: read_result(bundle, path, batch),
             progress=progress,
             run_folder=run_folder,
         )
@@ -117,7 +123,7 @@ def _run_bundle(
     return _recording(bundle, done.content, done.seconds, environment)
 
 
-def _time_limit(bundle: LavaBundle) -> float:
+def _time_limit(bundle: LavaBundle, batch: int) -> float:
     """Time limit of a run, with its arithmetic counted as if it were further processes."""
     manifest = bundle.manifest
     synapses = sum(d["shape"][0] * d["shape"][1] for d in manifest["dense"])
@@ -127,7 +133,8 @@ def _time_limit(bundle: LavaBundle) -> float:
         + states / _STATES_PER_PROCESS
         + len(manifest["nodes"]) / _NODES_PER_PROCESS
     )
-    return child.time_limit(bundle.run_length, bundle.processes + math.ceil(arithmetic))
+    work = bundle.processes + math.ceil(arithmetic * batch)
+    return child.time_limit(bundle.length_of_run(batch), work)
 
 
 def _check_usage(
@@ -170,7 +177,7 @@ def _overflow_error(path: Path) -> PspikeError:
 # --- the result -----------------------------------------------------------------------------
 
 
-def read_result(bundle: LavaBundle, path: Path) -> _Result:
+def read_result(bundle: LavaBundle, path: Path, batch: int = 1) -> _Result:
     """Read ``result.json`` and the arrays beside it; check that they are all of this bundle.
 
     Raises:
@@ -185,7 +192,7 @@ def read_result(bundle: LavaBundle, path: Path) -> _Result:
         "graph": bundle.manifest["graph"],
         "samples": list(bundle.samples),
         "steps": bundle.steps,
-        "run_length": bundle.run_length,
+        "run_length": bundle.length_of_run(batch),
         "latency": bundle.latency,
         "arrays_sha256": sha256_of(arrays_path),
     }
@@ -264,6 +271,7 @@ def _recording(
             "bundle": bundle.digest,
             "evidence": manifest["evidence"],
             "run_length": facts["run_length"],
+            "batch": facts.get("batch", 1),
             "seconds": seconds,
             "simulation_seconds": facts["seconds"],
             "versions": facts["versions"],

@@ -10,6 +10,7 @@ from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.dense.models import PyDenseModelBitAcc
 from lava.proc.dense.process import Dense
 from lava.utils.weightutils import SignMode
+from pspike_processes.batch_dense import BatchDense, PyBatchDense
 from pspike_processes.neurons import MODELS, NeuronGroup, Readout, Source
 
 OVERFLOW_FILE = "overflows.npy"
@@ -23,14 +24,17 @@ class Network:
         manifest: content of ``manifest.json``.
         samples: positions in the bundle are 0 ... samples - 1.
         steps: steps of each sample.
+        batch: samples that run side by side, in processes that are as many times as large.
     """
 
-    def __init__(self, bundle, folder, manifest, samples, steps):
+    def __init__(self, bundle, folder, manifest, samples, steps, batch=1):
         self.bundle, self.manifest = bundle, manifest
         self.folder = folder
         self.samples = manifest["samples"][:samples]
         self.steps = steps
-        self.run_length = len(self.samples) * steps + manifest["latency"]
+        self.batch = batch
+        rounds = -(-len(self.samples) // batch)
+        self.run_length = rounds * steps + manifest["latency"]
         self.nodes = {
             name: dict(fact, file=f"value_{i:03d}.npy", code_file=f"code_{i:03d}.npy")
             for i, (name, fact) in enumerate(manifest["nodes"].items())
@@ -58,6 +62,7 @@ class Network:
             "manifest": self.manifest,
             "samples": self.samples,
             "steps": self.steps,
+            "batch": self.batch,
             "run_length": self.run_length,
             "nodes": self.nodes,
             "overflow_file": OVERFLOW_FILE,
@@ -72,14 +77,15 @@ class Network:
 
     def _connect_dense(self, dense):
         """Lava's Dense between two groups; the sign mode is never left to a guess."""
-        synapses = Dense(
-            weights=self.parameters[dense["node"]][dense["array"]].astype(np.int32),
-            name=dense["node"] + "_" + dense["array"],
-            num_message_bits=dense["num_message_bits"],
-            num_weight_bits=dense["num_weight_bits"],
-            weight_exp=dense["weight_exp"],
-            sign_mode=SignMode[dense["sign_mode"]],
-        )
+        facts = {
+            "weights": self.parameters[dense["node"]][dense["array"]].astype(np.int32),
+            "name": dense["node"] + "_" + dense["array"],
+            "num_message_bits": dense["num_message_bits"],
+            "num_weight_bits": dense["num_weight_bits"],
+            "weight_exp": dense["weight_exp"],
+            "sign_mode": SignMode[dense["sign_mode"]],
+        }
+        synapses = Dense(**facts) if self.batch == 1 else BatchDense(batch=self.batch, **facts)
         self.groups[dense["source"]].out.connect(synapses.s_in)
         synapses.a_out.connect(getattr(self.groups[dense["target"]], dense["port"]))
         return synapses
@@ -91,7 +97,7 @@ class Network:
                 source.out.connect(getattr(self.groups[group["name"]], port))
 
     def run(self, target="simulator"):
-        """Run all samples, one after the other, and stop; returns the number of steps."""
+        """Run all samples and stop; returns the number of Lava's steps."""
         if target == "loihi2":
             config = hardware.run_configuration(self.bundle, list(self.groups.values()))
         else:
@@ -107,7 +113,8 @@ class Network:
         """Run configuration of Lava's CPU simulation."""
         # Keyed by instance: a class as key would make Lava search, and execute, whole folders.
         models = {process: MODELS[type(process)] for process in self.groups.values()}
-        models.update(dict.fromkeys(self.synapses, PyDenseModelBitAcc))
+        model = PyDenseModelBitAcc if self.batch == 1 else PyBatchDense
+        models.update(dict.fromkeys(self.synapses, model))
         return Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
 
     def recorded(self):

@@ -41,7 +41,7 @@ class Source(AbstractProcess):
 
     def __init__(self, *, group, run, inputs):
         super().__init__(name=group["name"], group=group, run=run, inputs=inputs)
-        self.out = OutPort(shape=(group["neurons"],))
+        self.out = OutPort(shape=(run["batch"] * group["neurons"],))
 
 
 class NeuronGroup(AbstractProcess):
@@ -60,12 +60,12 @@ class NeuronGroup(AbstractProcess):
 
     def __init__(self, *, group, run, parameters):
         super().__init__(name=group["name"], group=group, run=run, parameters=parameters)
-        neurons = group["neurons"]
+        neurons = run["batch"] * group["neurons"]
         self.a_in = InPort(shape=(neurons,))
         self.r_in = InPort(shape=(neurons,))
         self.x_in = InPort(shape=(neurons,))
         self.y_in = InPort(shape=(neurons,))
-        self.out = OutPort(shape=(group["outputs"],))
+        self.out = OutPort(shape=(run["batch"] * group["outputs"],))
         self.state = Var(shape=(max(1, group["state_words"]), neurons), init=0)
 
 
@@ -77,7 +77,7 @@ class Readout(AbstractProcess):
 
     def __init__(self, *, group, run, parameters):
         super().__init__(name=group["name"], group=group, run=run, parameters=parameters)
-        neurons = group["neurons"]
+        neurons = run["batch"] * group["neurons"]
         self.x_in = InPort(shape=(neurons,))
         self.state = Var(shape=(max(1, group["state_words"]), neurons), init=0)
 
@@ -89,7 +89,8 @@ class GroupModel(PyLoihiProcessModel):
         super().__init__(proc_params)
         self.group, self.run_facts = proc_params["group"], proc_params["run"]
         run = self.run_facts
-        self.timetable = Timetable(run["samples"], run["steps"], self.group["latency"])
+        self.batch = run["batch"]
+        self.timetable = Timetable(run["samples"], run["steps"], self.group["latency"], self.batch)
         self.probe = None
 
     def run_spk(self):
@@ -108,9 +109,17 @@ class GroupModel(PyLoihiProcessModel):
         samples, steps = len(run["samples"]), run["steps"]
         self.probe = Probe(run["folder"], self.group, run["nodes"], samples, steps)
 
+    def silence(self, neurons):
+        """Zeros of a step in which no sample is here."""
+        return np.zeros((self.batch, neurons) if self.batch > 1 else neurons, np.int64)
+
     def send_message(self, values):
-        """Send int64 values as int32 messages."""
-        self.out.send(values.astype(np.int32))
+        """Send int64 values as int32 messages; zeros for samples that are not there."""
+        message = values.astype(np.int32)
+        if self.batch > 1:
+            message = np.zeros((self.batch, values.shape[-1]), np.int32)
+            message[: len(values)] = values
+        self.out.send(message.reshape(-1))
 
 
 @implements(proc=Source, protocol=LoihiProtocol)
@@ -127,7 +136,7 @@ class PySource(GroupModel):
             write_progress(
                 self.run_facts["folder"], self.time_step - 1, self.run_facts["run_length"]
             )
-        values = np.zeros(self.group["neurons"], np.int64)
+        values = self.silence(self.group["neurons"])
         if at is not None:
             values = self.proc_params["inputs"][at.position, at.step]
             self.probe.store(at, {self.group["program"][0]["node"]: values}, ())
@@ -145,16 +154,19 @@ class ProgramModel(GroupModel):
         registers = Registers(
             run["manifest"]["overflow"], run["folder"], counts[group["number"] :][:1]
         )
+        state = self.state
+        if self.batch > 1:
+            state = state.reshape(len(state), self.batch, group["neurons"])
         self.program = Program(
             group,
             self.proc_params["parameters"],
-            self.state,
+            state,
             registers,
             noise_from(run["manifest"], run["bundle"]),
             run["manifest"]["noise_bits"],
         )
         self.delays = {
-            port: DelayLine(entry["delay"], group["neurons"])
+            port: DelayLine(entry["delay"], self.batch * group["neurons"])
             for port, entry in group["inputs"].items()
         }
 
@@ -165,6 +177,9 @@ class ProgramModel(GroupModel):
             for port, delay in self.delays.items()
         }
         values = None
+        if at is not None and self.batch > 1:
+            here = len(at.sample)
+            arriving = {k: v.reshape(self.batch, -1)[:here] for k, v in arriving.items()}
         if at is not None:
             values = self.program.step(at, arriving)
             self.probe.store(at, values, self.program.nodes)
@@ -186,9 +201,9 @@ class PyNeuronGroup(ProgramModel):
 
     def finish(self, values):
         """Send the value of the last node."""
-        outputs = self.group["outputs"]
+        silent = values is None
         self.send_message(
-            np.zeros(outputs, np.int64) if values is None else values[self.group["name"]]
+            self.silence(self.group["outputs"]) if silent else values[self.group["name"]]
         )
 
 

@@ -1,5 +1,8 @@
 """What a neuron computes in one step: one small function per node type, on int64 vectors.
 
+Values are (neurons,) and states (words, neurons); where samples run side by side they are (samples,
+neurons) and (words, samples, neurons), and the same functions compute them.
+
 ``node`` holds a node's parameters and shifts under their names in the equations; every shift may
 differ from neuron to neuron. ``at`` is the place in time. Registers are symmetric:
 ``bits`` bits hold -L ... L with L = 2**(bits - 1) - 1.
@@ -24,7 +27,12 @@ def half_up(v, s):
 
 def toward_zero(v, s):
     """v * 2**-s with the fraction cut off, s >= 0."""
-    return np.sign(v) * np.right_shift(np.abs(v), s)
+    return np.right_shift(v + (np.right_shift(v, 63) & (np.left_shift(1, s) - 1)), s)
+
+
+def by_mode(values, states):
+    """Values (modes, neurons) beside states that may have an axis of samples between the two."""
+    return values if states.ndim == values.ndim else values[:, None]
 
 
 # --- one function per node type ------------------------------------------------------------
@@ -37,7 +45,7 @@ def synapses(node, at, x):
 
 def host_synapses(node, at, x):
     """Linear behind the read-out, on the host: y = fit(W x)."""
-    return node.fit("output", node.weight @ x, node.bits, at)
+    return node.fit("output", x @ node.weight.T, node.bits, at)
 
 
 def channel_affine(node, at, x):
@@ -50,7 +58,7 @@ def bernoulli(node, at, x):
     """Stochastic spike: 1 where U < Q, with Q = clamp(half_up(fit(a * x + b, 48), shift))."""
     r = node.fit("accumulator", node.a * x + node.b, ACCUMULATOR_BITS, at)
     node.code = np.clip(half_up(r, node.shift), 0, 2**node.noise_bits)
-    return (node.noise.integers(node.site, at, x.size) < node.code).astype(np.int64)
+    return (node.noise.integers(node.site, at, x.shape[-1]) < node.code).astype(np.int64)
 
 
 def stochastic_bernoulli(node, at, x):
@@ -59,7 +67,7 @@ def stochastic_bernoulli(node, at, x):
     ``code`` is the mean of Q over them, in units of 2**-53.
     """
     y = node.fit("accumulator", node.a * x + node.b, ACCUMULATOR_BITS, at)
-    word = node.noise.integers(node.site, at, x.size, UNIFORM_BITS)
+    word = node.noise.integers(node.site, at, x.shape[-1], UNIFORM_BITS)
     spare, one = UNIFORM_BITS - node.noise_bits, 2**node.noise_bits
     right, left = np.maximum(node.shift, 0), np.maximum(-node.shift, 0)
     r = np.minimum(right, spare)
@@ -75,14 +83,61 @@ def diagonal_ssm(node, at, x):
     """Complex modes: state (2 * modes, neurons), real parts first; old values on the right."""
     re, im = np.split(node.state, 2)
     f, s, g = node.decay_shift, node.read_shift, node.input_shift
-    new_re = toward_zero(node.a_re * re, f) - toward_zero(node.a_im * im, f)
-    new_im = toward_zero(node.a_im * re, f) + toward_zero(node.a_re * im, f)
-    new_re = new_re + toward_zero(node.b_re * x, g)
-    new_im = new_im + toward_zero(node.b_im * x, g)
+    if node.state.ndim > 2 and products_are_exact(node):
+        return modes_side_by_side(node, at, x)
+    names = ("a_re", "a_im", "b_re", "b_im", "c_re", "c_im")
+    a_re, a_im, b_re, b_im, c_re, c_im = (by_mode(getattr(node, n), re) for n in names)
+    new_re = toward_zero(a_re * re, f) - toward_zero(a_im * im, f)
+    new_im = toward_zero(a_im * re, f) + toward_zero(a_re * im, f)
+    new_re = new_re + toward_zero(b_re * x, g)
+    new_im = new_im + toward_zero(b_im * x, g)
     node.state[:] = node.fit("state", np.concatenate([new_re, new_im]), node.state_bits, at)
     re, im = np.split(node.state, 2)
-    y = (toward_zero(node.c_re * re, s) - toward_zero(node.c_im * im, s)).sum(axis=0)
+    y = (toward_zero(c_re * re, s) - toward_zero(c_im * im, s)).sum(axis=0)
     y = y + toward_zero(node.d * x, node.direct_shift)
+    return node.fit("output", y, node.bits, at)
+
+
+def products_are_exact(node):
+    """Whether float64 holds all products with states: integers below 2**53."""
+    largest = max(np.abs(v).max() for v in (node.a_re, node.a_im, node.c_re, node.c_im))
+    return int(largest) << node.state_bits < 2**52
+
+
+def modes_side_by_side(node, at, x):
+    """The same for many samples in float64, which is exact here and has vector instructions."""
+    if not hasattr(node, "scaled"):
+        shifts = {"a": node.decay_shift, "c": node.read_shift}
+        node.scaled = {
+            name: (getattr(node, name) * 2.0 ** -shifts[name[0]])[:, None]
+            for name in ("a_re", "a_im", "c_re", "c_im")
+        }
+        node.by_spike = [
+            toward_zero(b, node.input_shift)[:, None].astype(np.float64)
+            for b in (node.b_re, node.b_im)
+        ]
+        node.spare = np.empty((4, len(node.a_re), *np.shape(x)))
+    scaled, (one, other, new_re, new_im) = node.scaled, node.spare[:, :, : len(x)]
+    re, im = np.split(node.state.astype(np.float64), 2)
+
+    def truncated(name, values, out):
+        return np.trunc(np.multiply(scaled[name], values, out=out), out=out)
+
+    np.subtract(truncated("a_re", re, one), truncated("a_im", im, other), out=new_re)
+    np.add(truncated("a_im", re, one), truncated("a_re", im, other), out=new_im)
+    for new, b, spike in zip((new_re, new_im), (node.b_re, node.b_im), node.by_spike, strict=True):
+        if x.min() >= 0 and x.max() <= 1:
+            new += np.multiply(spike, x, out=one)
+        else:
+            new += toward_zero(b[:, None] * x, node.input_shift)
+    if max(-new_re.min(), new_re.max(), -new_im.min(), new_im.max()) < 2 ** (node.state_bits - 1):
+        node.state[: len(re)], node.state[len(re) :] = new_re, new_im
+    else:
+        new = np.concatenate([new_re, new_im]).astype(np.int64)
+        node.state[:] = node.fit("state", new, node.state_bits, at)
+        new_re[:], new_im[:] = np.split(node.state, 2)
+    y = np.subtract(truncated("c_re", new_re, one), truncated("c_im", new_im, other), out=one)
+    y = y.sum(axis=0).astype(np.int64) + toward_zero(node.d * x, node.direct_shift)
     return node.fit("output", y, node.bits, at)
 
 
@@ -135,7 +190,7 @@ def mean_pool(node, at, x):
 def drawn(node, at, word, neurons):
     """Noise integers of one state word at the start of a sample; zeros where nothing is drawn."""
     if node.site < 0:
-        return np.zeros(neurons, np.int64)
+        return np.zeros((*np.shape(at.sample), neurons), np.int64)
     return node.noise.integers(node.site, at._replace(step=word), neurons)
 
 
@@ -145,7 +200,7 @@ def two_state(node, at, x, returned=None):
     ``returned``: sums of the recurrent synapses, which carry the spikes of the step before.
     """
     if at.step == 0:
-        u, w, s = (drawn(node, at, word, x.size) for word in range(3))
+        u, w, s = (drawn(node, at, word, x.shape[-1]) for word in range(3))
         node.state[0] = half_up(u, node.start_shift)
         node.state[1] = half_up(w, node.start_shift)
         node.state[2], node.state[3] = 0, s
@@ -209,8 +264,8 @@ def loihi_lif(node, at, x, returned=None):
 
 def resonate_and_fire(node, at, x):
     """Damped rotation that fires once per turn: one row of states, all re and then all im."""
-    re, im = np.split(node.state[0], 2)
-    x_re, x_im = np.split(x, 2)
+    re, im = np.split(node.state[0], 2, axis=-1)
+    x_re, x_im = np.split(x, 2, axis=-1)
     f, g = node.cos_decay_shift, node.sin_decay_shift
     new_re = toward_zero(node.cos_decay * re, f) - toward_zero(node.sin_decay * im, g)
     new_im = toward_zero(node.sin_decay * re, g) + toward_zero(node.cos_decay * im, f)
@@ -219,7 +274,7 @@ def resonate_and_fire(node, at, x):
     new_re = node.fit("re", new_re, node.state_bits, at)
     new_im = node.fit("im", new_im, node.state_bits, at)
     spikes = (new_re >= node.threshold) & (new_im >= 0) & (im < 0)
-    node.state[0] = np.concatenate([new_re, new_im])
+    node.state[0] = np.concatenate([new_re, new_im], axis=-1)
     return spikes.astype(np.int64)
 
 
@@ -242,7 +297,7 @@ def delta_encoder(node, at, x):
 def leaky_integrator(node, at, x):
     """Read-out neuron: u = fit(toward_zero(decay * u) + x); state (1, neurons)."""
     if at.step == 0:
-        node.state[0] = half_up(drawn(node, at, 0, x.size), node.start_shift)
+        node.state[0] = half_up(drawn(node, at, 0, x.shape[-1]), node.start_shift)
     total = toward_zero(node.decay * node.state[0], node.decay_shift) + x
     node.state[0] = node.fit("state", total, node.state_bits, at)
     return node.state[0].copy()
@@ -260,8 +315,8 @@ def second_order_ssm(node, at, u):
 
 def softmax_sum(node, at, x):
     """Sum of softmax over time, on the host: state (1, classes)."""
-    power = tabled(node, x.max() - x)
-    whole = power.sum()
+    power = tabled(node, x.max(axis=-1, keepdims=True) - x)
+    whole = power.sum(axis=-1, keepdims=True)
     share = (2 * np.left_shift(power, node.share_shift) + whole) // (2 * whole)
     node.state[0] = node.fit("state", node.state[0] + share, node.state_bits, at)
     return node.state[0].copy()

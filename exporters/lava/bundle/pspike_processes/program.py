@@ -23,6 +23,7 @@ def known_operations():
 OPERATIONS = known_operations()
 
 #: Place in time: position of the sample in the bundle, its index in the data set, step within it.
+#: Where samples run side by side: a slice of positions, and a tuple of indices.
 Moment = namedtuple("Moment", "position sample step")
 
 
@@ -34,17 +35,22 @@ class Timetable:
     """Which sample and step a group computes at a machine step.
 
     Samples follow each other without a gap; ``latency`` is the number of synaptic connections
-    between the source and the group.
+    between the source and the group. With a batch, that many samples run side by side, the last
+    time perhaps fewer.
     """
 
-    def __init__(self, samples, steps, latency):
+    def __init__(self, samples, steps, latency, batch=1):
         self.samples, self.steps, self.latency = samples, steps, latency
+        self.batch = batch
 
     def moment(self, time_step):
         """The place in time of machine step ``time_step`` = 1, 2, ...; None while there is none."""
         position, step = divmod(time_step - 1 - self.latency, self.steps)
-        if not 0 <= position < len(self.samples):
+        if not 0 <= position * self.batch < len(self.samples):
             return None
+        if self.batch > 1:
+            positions = slice(position * self.batch, (position + 1) * self.batch)
+            return Moment(positions, tuple(self.samples[positions]), step)
         return Moment(position, self.samples[position], step)
 
 
@@ -68,7 +74,8 @@ class Registers:
             return (values + half) % (2 * half) - half
         place = tuple(np.argwhere(outside)[0])
         fact = {"node": name, "register": register, "value": int(values[place]), "bits": bits}
-        fact.update(sample=at.sample, step=at.step, neuron=int(place[-1]))
+        sample = at.sample[place[-2]] if isinstance(at.sample, tuple) else at.sample
+        fact.update(sample=sample, step=at.step, neuron=int(place[-1]))
         write_json(os.path.join(self.folder, "overflow.json"), fact)
         raise RegisterOverflowError(
             "register {register!r} of node {node!r} overflowed: value {value} at sample {sample}, "
@@ -101,7 +108,8 @@ class Program:
     Args:
         group: the group's entry in the manifest.
         parameters: arrays by node and name.
-        state: int64 (state words, neurons); each node takes as many rows as it needs.
+        state: int64 (state words, neurons) or (state words, samples, neurons); each node takes as
+            many rows as it needs.
         registers, noise, noise_bits: what all nodes share.
     """
 
@@ -112,6 +120,7 @@ class Program:
             row += entry["state_words"]
             arrays = parameters.get(entry["node"], {})
             node = ProgramNode(entry, arrays, rows, registers, noise, noise_bits)
+            node.rows = rows
             self.nodes.append(node)
 
     def step(self, at, arriving):
@@ -120,6 +129,8 @@ class Program:
             self.state[...] = 0
         values = dict(arriving)
         for node in self.nodes:
+            if isinstance(at.sample, tuple):
+                node.state = node.rows[:, : len(at.sample)]
             inputs = [values[name] for name in node.inputs]
             values[node.name] = node.operation(node, at, *inputs)
         return values
