@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pspike_deploy.errors import PspikeError
+from pspike_deploy.graph.audit import audit
+from pspike_deploy.graph.file import graph_of_tree, raise_errors
 from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import DiagonalSSM, parameter_count
+from pspike_deploy.graph.tree import Tree, read_tree
 
 if TYPE_CHECKING:
     from pspike_deploy.foreign.reading import Reading
@@ -52,14 +55,15 @@ def describe(
         PspikeError: whatever keeps the files from being read; E-USAGE for data with an integer
             graph.
     """
-    if model.suffix == ".nir" and settings is None:
+    tree = read_tree(model) if model.suffix == ".nir" else None
+    if tree is not None and "dialect" not in tree and settings is None:
         from pspike_deploy.foreign.files import describe_undecided
 
-        undecided = describe_undecided(model, reading)
+        undecided = describe_undecided(model, tree, reading)
         if undecided is not None:
             return undecided
     try:
-        graph, facts = _graph(model, settings, reading)
+        graph, facts = _graph(model, settings, reading, tree)
     except PspikeError as error:
         if model.suffix in (".nir", ".net", ".onnx") or error.code not in NO_GRAPH:
             raise
@@ -73,30 +77,33 @@ def describe(
         "states": sum(node.state_words for node in graph.nodes.values()),
         "sampling_sites": len(graph.sites),
         **more,
-        **_loss(model),
+        **_loss(model, tree),
         "nodes": [_row(graph, name) for name in graph.order],
         **_ranges(graph, facts, data),
     }
 
 
-def _loss(model: Path) -> dict[str, Any]:
+def _loss(model: Path, tree: Tree | None) -> dict[str, Any]:
     """What readers of a core-NIR file will not know."""
-    if model.suffix != ".nir":
+    if tree is None:
         return {}
-    from pspike_deploy.graph.loss import file_loss_report
+    from pspike_deploy.graph.loss import loss_of_tree
 
-    found = [row.to_dict() for row in file_loss_report(model)]
+    found = [row.to_dict() for row in loss_of_tree(tree, str(model))]
     return {"loss": found} if found else {}
 
 
 def _graph(
-    model: Path, settings: Path | None, reading: Reading | None
+    model: Path, settings: Path | None, reading: Reading | None, tree: Tree | None
 ) -> tuple[Graph, dict[str, Any]]:
     """Graph of a file, and facts of a checkpoint; torch is loaded for checkpoints only."""
     if model.suffix == ".nir" and settings is None:
+        if tree is not None and "dialect" in tree and reading is None:  # nothing else to load
+            raise_errors(audit(tree), str(model))
+            return graph_of_tree(tree, where=str(model)), {}
         from pspike_deploy.foreign.files import read_nir
 
-        return read_nir(model, reading)
+        return read_nir(model, reading, tree)
     from pspike_deploy.sources import load_model
 
     return load_model(model, settings, reading=reading)
@@ -132,7 +139,7 @@ def _ranges(graph: Graph, facts: dict[str, Any], data: Path | None) -> dict[str,
 def _guards(graph: Graph) -> dict[str, Any]:
     if not any(isinstance(node, DiagonalSSM) for node in graph.nodes.values()):
         return {}
-    from pspike_deploy.quantize.analysis import node_guard_bits
+    from pspike_deploy.quantize.guard_bits import node_guard_bits
 
     found = {name: node_guard_bits(graph, name) for name in graph.order}
     return {"guard": {name: bits.to_dict() for name, bits in found.items() if bits is not None}}

@@ -34,11 +34,15 @@ def inspect(
 ) -> None:
     """List layers, shapes and parameters; with calibration samples also ranges and errors."""
     with reported_errors(as_json):
-        from pspike_deploy.foreign.reading import reading_of
         from pspike_deploy.inspection import describe
         from pspike_deploy.report.tables import inspection_table
 
-        description = describe(model, settings, data, reading_of(reading, dt))
+        decided = None
+        if reading is not None or dt is not None:
+            from pspike_deploy.foreign.reading import reading_of
+
+            decided = reading_of(reading, dt)
+        description = describe(model, settings, data, decided)
         print_result(description, inspection_table(description), as_json=as_json)
         if not as_json:
             reasons = description.pop("cannot_stream", [])

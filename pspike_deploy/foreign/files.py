@@ -23,12 +23,15 @@ from pspike_deploy.graph.tree import Tree, read_tree
 _PLAIN: Final = frozenset({"Input", "Output", "Linear", "Affine"})
 
 
-def read_nir(path: Path, reading: Reading | None = None) -> tuple[Graph, dict[str, Any]]:
+def read_nir(
+    path: Path, reading: Reading | None = None, tree: Tree | None = None
+) -> tuple[Graph, dict[str, Any]]:
     """The graph of any NIR file.
 
     Args:
         path: the file.
         reading: decisions for a file of another framework; None or an empty one for none.
+        tree: what the file holds, where it has been read.
 
     Returns:
         the graph, and facts: ``reading`` of a foreign file.
@@ -38,7 +41,7 @@ def read_nir(path: Path, reading: Reading | None = None) -> tuple[Graph, dict[st
             missing, or a file with a dialect header, which states them, gets some;
             E-TARGET-UNSUPPORTED where no graph holds the network.
     """
-    tree, reading = read_tree(path), reading or Reading()
+    tree, reading = tree or read_tree(path), reading or Reading()
     if "dialect" in tree and not reading.is_empty:
         raise PspikeError(
             "E-USAGE",
@@ -84,13 +87,19 @@ def _ways_to_decide(name: str, usage: str) -> str:
     return f"--reading {usage}, or a preset that decides it: {', '.join(presets)}"
 
 
-def describe_undecided(path: Path, reading: Reading | None = None) -> dict[str, Any] | None:
+def describe_undecided(
+    path: Path, tree: Tree, reading: Reading | None = None
+) -> dict[str, Any] | None:
     """What a file holds whose decisions are open, and which; None where all are made.
 
+    Args:
+        path: the file.
+        tree: what it holds.
+        reading: decisions.
+
     Raises:
-        PspikeError: E-INPUT-MISSING, E-GRAPH-FILE, E-GRAPH-AUDIT.
+        PspikeError: E-GRAPH-AUDIT.
     """
-    tree = read_tree(path)
     raise_errors(audit(tree), str(path))
     missing = missing_decisions(tree, reading or Reading())
     if not missing:

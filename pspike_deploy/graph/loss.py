@@ -16,7 +16,7 @@ from pspike_deploy.graph.core_header import CoreHeader, header_of
 from pspike_deploy.graph.file import raise_errors
 from pspike_deploy.graph.layout import tree_to_plain
 from pspike_deploy.graph.loops import cycles
-from pspike_deploy.graph.tree import read_tree
+from pspike_deploy.graph.tree import Tree, read_tree
 
 #: What a file says that states nothing.
 UNSTATED: Final = "unstated"
@@ -95,11 +95,15 @@ def file_loss_report(path: str | os.PathLike[str]) -> list[Loss]:
     Raises:
         PspikeError: E-INPUT-MISSING, E-GRAPH-FILE, E-GRAPH-AUDIT.
     """
-    tree = read_tree(path)
+    return loss_of_tree(read_tree(path), os.fspath(path))
+
+
+def loss_of_tree(tree: Tree, where: str) -> list[Loss]:
+    """:func:`file_loss_report` of what a file holds; ``where``: its path."""
     dialect = tree.get("dialect")
     if isinstance(dialect, Mapping) and dialect.get("profile") == "dialect":
         return []
-    raise_errors(audit(tree), os.fspath(path))
+    raise_errors(audit(tree), where)
     return loss_report(tree)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.graph.graph import Graph
-from pspike_deploy.graph.nodes import DiagonalSSM, Input, Output
+from pspike_deploy.graph.nodes import Input, Output
 from pspike_deploy.numerics.fixed_point import Format
 from pspike_deploy.quantize.bounds import Bound, bounds_of_nodes
 from pspike_deploy.quantize.calibration_error import NodeError, calibration_error
 from pspike_deploy.quantize.formats import GUARANTEED, OBSERVED_SAFE
-from pspike_deploy.quantize.guard_bits import GuardBits, guard_bits
+from pspike_deploy.quantize.guard_bits import GuardBits, node_guard_bits
 from pspike_deploy.quantize.quantize import CALIBRATION_SEED, QuantizationReport
 from pspike_deploy.quantize.ranges import Interval
 from pspike_deploy.recording import OverflowCounts
@@ -175,14 +175,6 @@ def analyse(
         if not isinstance(node, Input | Output)
     )
     return Analysis(report, tuple(rows), len(x), {"calibration": measured.overflows})
-
-
-def node_guard_bits(graph: Graph, name: str) -> GuardBits | None:
-    """Guard bits of a node of a float or integer graph; None where it is no diagonal SSM."""
-    node = graph.nodes[name]
-    if not isinstance(node, DiagonalSSM):
-        return None
-    return guard_bits(node, graph.semantics.quantization.get(name))
 
 
 def integer_bits(form: Format) -> int:

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pspike_deploy.graph.complex_pairs import complex_of
+from pspike_deploy.graph.graph import Graph
 from pspike_deploy.graph.nodes import DiagonalSSM
 from pspike_deploy.graph.semantics import NodeQuantization
 from pspike_deploy.simulators.impulse_response import convolution_kernel
@@ -109,3 +110,11 @@ def _peaks(node: DiagonalSSM) -> npt.NDArray[np.float64]:
     kernel = np.abs(convolution_kernel(node, KERNEL_STEPS))
     peaks: npt.NDArray[np.float64] = kernel.max(axis=0)
     return peaks
+
+
+def node_guard_bits(graph: Graph, name: str) -> GuardBits | None:
+    """Guard bits of a node of a float or integer graph; None where it is no diagonal SSM."""
+    node = graph.nodes[name]
+    if not isinstance(node, DiagonalSSM):
+        return None
+    return guard_bits(node, graph.semantics.quantization.get(name))
