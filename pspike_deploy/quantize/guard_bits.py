@@ -107,7 +107,7 @@ def _terms(node: DiagonalSSM) -> npt.NDArray[np.float64]:
 
 def _peaks(node: DiagonalSSM) -> npt.NDArray[np.float64]:
     """Largest magnitude of the kernel without D, (neuron,)."""
-    kernel = np.abs(convolution_kernel(node, KERNEL_STEPS))
+    kernel = np.abs(convolution_kernel(node, KERNEL_STEPS, keep=False))
     peaks: npt.NDArray[np.float64] = kernel.max(axis=0)
     return peaks
 

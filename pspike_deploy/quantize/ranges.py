@@ -43,7 +43,7 @@ from pspike_deploy.graph.nodes import (
 from pspike_deploy.numerics.noise import Noise
 from pspike_deploy.quantize.neuron_states import geometric, largest_state, oscillator_bounds
 from pspike_deploy.simulators import layerwise, reference
-from pspike_deploy.simulators.impulse_response import convolution_kernel
+from pspike_deploy.simulators.impulse_response import signed_sums
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -229,8 +229,7 @@ def _(node: MeanPool, inputs: list[Interval]) -> Interval:
 @interval.register
 def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
     """The positive and negative parts of the impulse response, D included, times the input."""
-    kernel = convolution_kernel(node, RESPONSE_STEPS).copy()
-    kernel[0] += node.d
+    negative, positive = signed_sums(node, RESPONSE_STEPS)
     decay = np.hypot(node.a_bar[..., 0], node.a_bar[..., 1])
     residue = np.hypot(node.b_bar[..., 0], node.b_bar[..., 1]) * np.hypot(
         node.c[..., 0], node.c[..., 1]
@@ -238,7 +237,6 @@ def _(node: DiagonalSSM, inputs: list[Interval]) -> Interval:
     decaying = np.minimum(decay, 1 - 1e-15)
     remaining = np.where(decay < 1, decaying**RESPONSE_STEPS / (1 - decaying), np.inf)
     tail = np.where(residue == 0, 0.0, residue * remaining).sum(axis=1)
-    negative, positive = np.minimum(kernel, 0).sum(axis=0), np.maximum(kernel, 0).sum(axis=0)
     found = _driven(inputs[0], negative, positive)
     with np.errstate(invalid="ignore"):  # nothing times infinity
         rest = inputs[0].per_neuron * tail
