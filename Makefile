@@ -1,5 +1,6 @@
 # make demo   the main job on a trained network, from set-up to a verified Lava run
 # make test   lint, types and the whole test suite
+# make bench  speed and memory beside what one would use instead; docs/performance.md
 # Both do all the set-up that they need and are quick where nothing changed.
 
 VENV := .venv
@@ -14,7 +15,7 @@ export PSPIKE_SHARED ?= $(abspath $(wildcard ../shared))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint types pytest release-check install lava zoo zoo-page docs conformance clean
+.PHONY: demo test bench lint types pytest release-check install lava zoo zoo-page docs conformance clean
 
 demo: lava
 	$(BIN)/pspike-export models/zoo/p_spikessm_digits.pt --target lava --out build/digits --force
@@ -41,6 +42,14 @@ pytest: $(STAMP)
 # What takes too long for every change: false alarms over 200 seeds, every planted fault.
 release-check: $(STAMP)
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -q -m release
+
+# About ten minutes; the machine should have nothing else to do.
+bench: lava
+	mkdir -p benchmarks/results
+	$(BIN)/python -m pytest benchmarks -q -p no:xdist -p no:cacheprovider \
+		--benchmark-json=benchmarks/results/latest.json --benchmark-disable-gc
+	$(BIN)/python -m benchmarks.strip benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.table benchmarks/results/latest.json docs
 
 install: $(STAMP)
 
