@@ -14,7 +14,7 @@ from pspike_deploy.simulators import fixed_point
 from pspike_deploy.simulators.lava import backend
 
 #: Steps of the two runs whose difference is the time of steps alone, without start and stop.
-SHORT, LONG = 20, 180
+SHORT, LONG = 20, 120
 NOISE = Noise.philox(0)
 
 

@@ -20,7 +20,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> LavaCost:
     return LavaCost.of(p_spikessm(4), folder, one_process_per_node=True)
 
 
-@pytest.mark.parametrize(("goal", "batch"), [("lava-grouped", 1), ("lava-batch", 128)])
+@pytest.mark.parametrize(("goal", "batch"), [("lava-grouped", 1), ("lava-batch", 192)])
 def test_bundles_beside_one_process_per_node(
     benchmark: Any, apart: LavaCost, tmp_path: Path, goal: str, batch: int
 ) -> None:
