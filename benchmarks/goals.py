@@ -119,7 +119,12 @@ GOALS: Final[dict[str, Goal]] = {
     ),
     "lava-start": Goal(_LAVA, "start and stop of a run, 4 blocks", float("inf"), "s", False),
     "scale-steps": Goal(
-        _SCALE, "exponent of time over steps, 1,024 to 16,384", 1.1, "", False, "noise of timing"
+        _SCALE,
+        "exponent of time over steps, 1,024 to 16,384",
+        1.1,
+        "",
+        False,
+        "nodes are computed over whole sequences, and long ones leave the caches",
     ),
     "scale-neurons": Goal(
         _SCALE, "exponent of time over neurons, 128 to 2,048", 1.1, "", False, "noise of timing"
@@ -142,7 +147,7 @@ GOALS: Final[dict[str, Goal]] = {
         4,
         "x",
         False,
-        "float64 copies while ranges are observed",
+        "float64 weights of all layers, and tables of their synapses, at once",
     ),
     "scale-export-lava": Goal(
         _SCALE,
@@ -150,7 +155,7 @@ GOALS: Final[dict[str, Goal]] = {
         4,
         "x",
         False,
-        "float64 copies while ranges are observed",
+        "float64 weights of all layers, and tables of their synapses, at once",
     ),
     "scale-export-loihi": Goal(
         _SCALE,
@@ -158,7 +163,7 @@ GOALS: Final[dict[str, Goal]] = {
         4,
         "x",
         False,
-        "float64 copies while ranges are observed",
+        "float64 weights of all layers, and tables of their synapses, at once",
     ),
     "start-help": Goal(_START, "pspike --help, processor time", 0.3, "s", False),
     "start-inspect": Goal(
